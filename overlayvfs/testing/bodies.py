@@ -1,0 +1,347 @@
+"""Boxes: one way to arrange, act on and look at an overlay, with several bodies behind it.
+
+A test arranges layers as literal trees, acts through `box.os` and asserts what shows. Which overlay it drives, the
+kernel's or this library's over one or another kind of layer, it does not know.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from overlayvfs.abi import O_CREAT, O_TRUNC, O_WRONLY
+from overlayvfs.testing.hostos import HostOs
+from overlayvfs.testing.kernel import Kernel, KernelMount
+from overlayvfs.testing.ops import Op, Outcome, Runner
+from overlayvfs.testing.snapshots import Snapshot, capture, differences, nodes_of, without_marks
+from overlayvfs.testing.stacks import Stack
+from overlayvfs.testing.trees import Node, Tree, Unsupported, build, literal
+
+LiteralTree = dict[str, str | bytes | Node]
+
+
+@contextmanager
+def raises_errno(number: int) -> Iterator[None]:
+    """Expect an OSError with this errno from the block."""
+    name = errno.errorcode[number]
+    try:
+        yield
+    except OSError as error:
+        if error.errno != number:
+            raise AssertionError(f"expected {name}, not {errno.errorcode.get(error.errno or 0)}: {error}") from error
+    else:
+        raise AssertionError(f"expected {name}, but the call succeeded")
+
+
+class Box(ABC):
+    """One overlay under test: layers are given first, then it mounts at the first look or call."""
+
+    name = ""
+    """What pytest calls this body."""
+
+    def __init__(self) -> None:
+        self._lowers: list[Tree] = []
+        self._upper: Tree | None = {}
+        self._stack: Stack | None = None
+        self._lowers_at_first: list[Snapshot] = []
+
+    def lower(self, tree: Tree) -> None:
+        """Add a lower beneath those already given: call it topmost first, as in `lowerdir=l1:l2`."""
+        self._not_mounted()
+        self._lowers.append(tree)
+
+    def upper(self, tree: Tree | None) -> None:
+        """Let the upper hold `tree` before the mount; None makes a read-only overlay. Without a call it is empty."""
+        self._not_mounted()
+        self._upper = tree
+
+    def mount(self, *, separate: bool | None = None, **options: str | bool) -> None:
+        """Mount with options by mount(8)'s names; without a call the first look or call mounts with none.
+
+        `separate` gives every layer a file system of its own, False one to all; None takes what the body prefers.
+
+        Raises:
+            OSError: what mount(2) says.
+            Unsupported: this body can't have such layers or options.
+
+        """
+        self.start(Stack(tuple(self._lowers), self._upper, options, separate))
+
+    def start(self, stack: Stack) -> None:
+        """Mount a stack that is described as data."""
+        self._not_mounted()
+        self._start(stack)
+        self._stack = stack
+        self._lowers_at_first = self._lower_snapshots()
+
+    def remount(self, **options: str | bool) -> None:
+        """Unmount, closing open descriptors, and mount again over the same layers with the same options or these."""
+        stack = self._mounted()
+        self._remount(dict(options) or stack.options)
+
+    @property
+    def os(self) -> Any:
+        """The tree in the shape of the os module."""
+        self._mounted()
+        return self._os()
+
+    def run(self, ops: Sequence[Op]) -> list[Outcome]:
+        """Execute operations and return what each came to."""
+        return Runner(self.os).run_all(ops)
+
+    def tree(self) -> LiteralTree:
+        """Return the merged tree as a literal: kinds, contents, modes, owners, xattrs and hard links; no times."""
+        return literal(nodes_of(self.snapshot()))
+
+    def upper_tree(self, *, origin: bool = False, impure: bool = False) -> LiteralTree:
+        """Return what the upper holds in the kernel's terms: whiteouts, and marks (`origin` and `impure` if asked)."""
+        left_out = [name for name, asked in (("origin", origin), ("impure", impure)) if not asked]
+        return literal(nodes_of(without_marks(self.snapshot("upper"), left_out)))
+
+    def lower_trees(self) -> list[LiteralTree]:
+        """Return what each lower holds, topmost first."""
+        return [literal(nodes_of(snapshot)) for snapshot in self._lower_snapshots()]
+
+    def snapshot(self, which: str | int = "merged") -> Snapshot:
+        """Return all that "merged", "upper" or the lower of this index shows."""
+        self._mounted()
+        return self._snapshot(which)
+
+    def read(self, path: str) -> bytes:
+        """Return a file's contents."""
+        fd = self.os.open(path, os.O_RDONLY)
+        try:
+            return b"".join(iter(lambda: self.os.read(fd, 1 << 20), b""))
+        finally:
+            self.os.close(fd)
+
+    def write(self, path: str, data: bytes, flags: int = O_WRONLY | O_CREAT | O_TRUNC) -> None:
+        """Open with `flags`, write `data`, close."""
+        fd = self.os.open(path, flags, 0o644)
+        try:
+            self.os.write(fd, data)
+        finally:
+            self.os.close(fd)
+
+    def finish(self) -> None:
+        """End the test: check that no lower changed (KB 5.10), then unmount.
+
+        Raises:
+            AssertionError: a lower is not what it was at the mount.
+
+        """
+        try:
+            if self._stack is not None:
+                self._check_lowers()
+        finally:
+            self._stop()
+
+    def _check_lowers(self) -> None:
+        for index, (before, now) in enumerate(zip(self._lowers_at_first, self._lower_snapshots(), strict=True)):
+            found = differences(before, now)
+            if found:
+                raise AssertionError(f"lower {index} changed:\n" + "\n".join(found))
+
+    def _lower_snapshots(self) -> list[Snapshot]:
+        return [self.snapshot(index) for index in range(len(self._mounted().lowers))]
+
+    def _mounted(self) -> Stack:
+        if self._stack is None:
+            self.mount()
+        if self._stack is None:
+            raise AssertionError("mount() returned without a stack")
+        return self._stack
+
+    def _not_mounted(self) -> None:
+        if self._stack is not None:
+            raise RuntimeError("the box is mounted already: arrange all layers before the first look or call")
+
+    @abstractmethod
+    def _start(self, stack: Stack) -> None: ...
+
+    @abstractmethod
+    def _remount(self, options: Mapping[str, str | bool]) -> None: ...
+
+    @abstractmethod
+    def _os(self) -> Any: ...
+
+    @abstractmethod
+    def _snapshot(self, which: str | int) -> Snapshot: ...
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Unmount if mounted and leave nothing behind."""
+
+
+class KernelBox(Box):
+    """The real overlay mount."""
+
+    name = "kernel"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mount: KernelMount | None = None
+
+    def run(self, ops: Sequence[Op]) -> list[Outcome]:
+        """Execute operations in one round trip."""
+        self._mounted()
+        return self._live().run(ops)
+
+    def _start(self, stack: Stack) -> None:
+        self._mount = Kernel.find().mount(stack)
+
+    def _remount(self, options: Mapping[str, str | bool]) -> None:
+        self._live().remount(options)
+
+    def _os(self) -> Any:
+        return self._live().os
+
+    def _snapshot(self, which: str | int) -> Snapshot:
+        return self._live().snapshot(which)
+
+    def _stop(self) -> None:
+        if self._mount is not None:
+            self._mount.close()
+
+    def _live(self) -> KernelMount:
+        if self._mount is None:
+            raise RuntimeError("not mounted")
+        return self._mount
+
+
+class EngineBox(Box):
+    """This library's overlay; subclasses say what its layers are made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._overlay: Any = None
+        self._options: Mapping[str, str | bool] = {}
+        self._layers: list[Any] = []
+        self._upper_layer: Any = None
+
+    def _start(self, stack: Stack) -> None:
+        self._options = stack.options
+        self._check_layout(stack.separate)
+        self._layers = [self._make_layer(tree) for tree in stack.lowers]
+        self._upper_layer = None if stack.upper is None else self._make_layer(stack.upper)
+        self._open_overlay()
+
+    def _remount(self, options: Mapping[str, str | bool]) -> None:
+        self._overlay.close()
+        self._options = options
+        self._open_overlay()
+
+    def _open_overlay(self) -> None:
+        from overlayvfs import OverlayFS
+
+        # The reference mount spells its marks in trusted.overlay.*: only so are the two uppers comparable.
+        arguments = {"userxattr": False, **self._places(), **self._options}
+        self._overlay = OverlayFS(self._layers, self._upper_layer, **arguments)
+
+    def _os(self) -> Any:
+        return self._overlay.os
+
+    def _snapshot(self, which: str | int) -> Snapshot:
+        if which == "merged":
+            return capture(self._overlay.os, "")
+        layer = self._upper_layer if which == "upper" else self._layers[int(which)]
+        osmod, root = self._inspect(layer)
+        return capture(osmod, root, prefix=self._prefix())
+
+    def _stop(self) -> None:
+        if self._overlay is not None:
+            self._overlay.close()
+
+    def _prefix(self) -> str:
+        return "user.overlay." if self._options.get("userxattr") in (True, "on") else "trusted.overlay."
+
+    def _places(self) -> dict[str, Any]:
+        """Return the keyword arguments that say where work is done."""
+        return {}
+
+    @abstractmethod
+    def _check_layout(self, separate: bool | None) -> None:
+        """Raise Unsupported if the layers can't be on one file system, or not on several, as asked."""
+
+    @abstractmethod
+    def _make_layer(self, tree: Tree) -> Any:
+        """Return a layer that holds `tree`, as OverlayFS takes it."""
+
+    @abstractmethod
+    def _inspect(self, layer: Any) -> tuple[Any, str]:
+        """Return an os module and the path at which it shows `layer` raw."""
+
+
+class EngineOnMemory(EngineBox):
+    """The engine over `MemoryFS` layers, each a file system of its own."""
+
+    name = "engine-memory"
+
+    def _check_layout(self, separate: bool | None) -> None:
+        if separate is False:
+            raise Unsupported("every MemoryFS is a file system of its own")
+
+    def _make_layer(self, tree: Tree) -> Any:
+        from overlayvfs import MemoryFS
+
+        layer = MemoryFS()
+        build(layer.os, "", tree, prefix=self._prefix())
+        return layer
+
+    def _inspect(self, layer: Any) -> tuple[Any, str]:
+        return layer.os, ""
+
+
+class EngineOnHost(EngineBox):
+    """The engine over host directories of one file system, with a workdir of its own."""
+
+    name = "engine-local"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._directory = tempfile.mkdtemp(prefix="overlayvfs-box-", dir=HOST_DIRECTORY)
+
+    def _start(self, stack: Stack) -> None:
+        os.mkdir(f"{self._directory}/work")
+        super()._start(stack)
+
+    def _check_layout(self, separate: bool | None) -> None:
+        if separate:
+            raise Unsupported("host layers on separate file systems need mounts")
+
+    def _prefix(self) -> str:
+        # Only root may keep trusted.*; elsewhere the library's own default does as well.
+        return super()._prefix() if os.geteuid() == 0 else "user.overlay."
+
+    def _places(self) -> dict[str, Any]:
+        places: dict[str, Any] = {"userxattr": self._prefix() == "user.overlay."}
+        if self._upper_layer is not None:
+            places["workdir"] = f"{self._directory}/work"
+        return places
+
+    def _make_layer(self, tree: Tree) -> str:
+        place = tempfile.mkdtemp(dir=self._directory)
+        previous = os.umask(0o022)
+        try:
+            build(HostOs(), place, tree, prefix=self._prefix())
+        finally:
+            os.umask(previous)
+        return place
+
+    def _inspect(self, layer: Any) -> tuple[Any, str]:
+        return HostOs(), layer
+
+    def _stop(self) -> None:
+        super()._stop()
+        shutil.rmtree(self._directory)
+
+
+HOST_DIRECTORY: Final = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where host layers are made: a tmpfs, as the kernel's are, so that both give the same sizes and times."""
+
+BODIES: Final[Mapping[str, type[Box]]] = {body.name: body for body in (KernelBox, EngineOnMemory, EngineOnHost)}
+"""The bodies by name, the one to make a new test pass on first."""
