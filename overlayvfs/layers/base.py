@@ -25,6 +25,13 @@ INDEX: Final = "/\0index"
 """Where an upper keeps the index of hard links (overlayfs.rst, "Inode properties")."""
 
 
+class Torn(OSError):
+    """A verb failed half way and could not be taken back: EIO, and the layer shows neither the tree before nor the one after.
+
+    Only layers without one-step verbs raise it; the overlay on top turns read-only.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a layer can keep. Read once at mount."""
@@ -168,7 +175,11 @@ class UpperLayer(Layer, Protocol):
         """Remove an empty directory. ENOTDIR ENOTEMPTY."""
 
     def rename(self, src: str, dst: str, flags: int = 0) -> None:
-        """Move, replace (as rename(2) does) or, with RENAME_EXCHANGE, swap; one step. Also into and out of WORK."""
+        """Move, replace (as rename(2) does); one step, also into and out of WORK.
+
+        With RENAME_EXCHANGE swap two objects; with RENAME_WHITEOUT leave a whiteout (mode 0, uid 0) at `src`;
+        with RENAME_NOREPLACE raise EEXIST rather than replace.
+        """
 
     def chmod(self, path: str, mode: int) -> None: ...
     def chown(self, path: str, uid: int, gid: int) -> None:

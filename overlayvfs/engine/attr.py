@@ -1,0 +1,97 @@
+"""Changing attributes: mode, owner, times, size (ovl_setattr in fs/overlayfs/inode.c; KB 5.6, 6)."""
+
+import errno
+import stat
+import time
+
+from overlayvfs.abi import oserror
+from overlayvfs.engine.copy_up import copy_up
+from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.inode import attributes
+from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.permission import (
+    WRITE,
+    check_chmod,
+    check_chown,
+    check_utime,
+    may,
+    mode_after_chown,
+    mode_after_write,
+)
+from overlayvfs.layers.base import Handle
+
+
+def chmod(mnt: Mount, dentry: Dentry, mode: int) -> None:
+    """Set the permission bits.
+
+    Raises:
+        EROFS: the mount has no upper.
+        EOPNOTSUPP: it is a symlink.
+        EPERM: it is not the caller's.
+
+    """
+    mnt.writable_upper()
+    if stat.S_ISLNK(dentry.kind):
+        raise oserror(errno.EOPNOTSUPP)
+    mode = check_chmod(mnt, attributes(mnt, dentry), mode)
+    copy_up(mnt, dentry).chmod(dentry.path, mode)
+
+
+def chown(mnt: Mount, dentry: Dentry, uid: int, gid: int) -> None:
+    """Set owner and group (-1: as it is); set-id bits of other than directories go. EROFS EPERM."""
+    mnt.writable_upper()
+    st = attributes(mnt, dentry)
+    check_chown(mnt, st, uid, gid)
+    upper = copy_up(mnt, dentry)
+    mode = mode_after_chown(mnt.credentials, st)
+    if mode is not None:
+        upper.chmod(dentry.path, mode)
+    upper.chown(dentry.path, uid, gid)
+
+
+def utime(mnt: Mount, dentry: Dentry, times_ns: tuple[int, int] | None) -> None:
+    """Set atime and mtime, to the present if None. EROFS EPERM EACCES."""
+    mnt.writable_upper()
+    check_utime(mnt, dentry, attributes(mnt, dentry), now=times_ns is None)
+    now = time.time_ns()
+    copy_up(mnt, dentry).utime(dentry.path, *(times_ns or (now, now)))
+
+
+def truncate(mnt: Mount, dentry: Dentry, size: int) -> None:
+    """Cut or grow a regular file.
+
+    Raises:
+        EISDIR, EINVAL: it is a directory; it is no regular file.
+        EROFS: the mount has no upper.
+        EACCES: it is not the caller's to write.
+
+    """
+    if dentry.is_dir:
+        raise oserror(errno.EISDIR)
+    if not dentry.is_file:
+        raise oserror(errno.EINVAL)
+    mnt.writable_upper()
+    may(mnt, dentry, WRITE)
+    upper = copy_up(mnt, dentry, size=size, data=True)
+    handle = upper.open(dentry.path, writable=True)
+    try:
+        resize(mnt, handle, size)
+    finally:
+        handle.close()
+
+
+def resize(mnt: Mount, handle: Handle, size: int) -> None:
+    """Set a file's size; its mtime is fresh even if that changes nothing (KB 5.6)."""
+    st = handle.stat()
+    handle.truncate(size)
+    drop_set_ids(mnt, handle)
+    if st.st_size == size:
+        handle.utime(st.st_atime_ns, time.time_ns())
+
+
+def drop_set_ids(mnt: Mount, handle: Handle) -> None:
+    """Take set-id bits away after somebody without privilege changed the data."""
+    if mnt.credentials.uid != 0:
+        mode = mode_after_write(mnt.credentials, handle.stat())
+        if mode is not None:
+            handle.chmod(mode)

@@ -1,0 +1,307 @@
+"""Copying an object from a lower to the upper (fs/overlayfs/copy_up.c; overlayfs.rst, "Upper and Lower").
+
+The copy is made ready in the work directory and shown by one rename: whatever fails, the tree is the
+one before. What the upper can't hold (an owner, an attribute) is left out, as cp(1) to vfat does.
+"""
+
+import errno
+import stat
+from collections.abc import Callable
+
+from overlayvfs.abi import SEEK_DATA, SEEK_HOLE, Stat, oserror
+from overlayvfs.engine import index
+from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.inode import Inode, inode_key, live_inode, real
+from overlayvfs.engine.lowers import LowerDir, LowerFile
+from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.work import staged
+from overlayvfs.layers.base import Handle, Layer, UpperLayer
+from overlayvfs.marks import MarkNames
+
+CHUNK = 1 << 20
+"""Bytes copied at a time."""
+
+_DOES_NOT_FIT = (errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.ENOSYS)
+
+
+def copy_up(mnt: Mount, dentry: Dentry, *, size: int | None = None, data: bool = False) -> UpperLayer:
+    """See to it that `dentry` and all above it are in the upper (ovl_copy_up_flags).
+
+    `size` cuts the copy of a regular file (O_TRUNC: 0); `data` asks for contents even with metacopy=on.
+
+    Raises:
+        EROFS: the mount has no upper.
+        EEXIST: the name is gone (KB 13.8).
+        ENOSPC, EIO and what else a layer raises; the tree is then the one before.
+
+    """
+    upper = mnt.writable_upper()
+    if not dentry.has_upper:
+        if dentry.unlinked:
+            raise oserror(errno.EEXIST, reason="the name was removed before anything was copied up")
+        assert dentry.parent is not None
+        copy_up(mnt, dentry.parent)
+        if index.wants_index(mnt, dentry):
+            _copy_up_indexed(mnt, upper, dentry, size)
+        else:
+            _copy_up_one(mnt, upper, dentry, size, data)
+    if dentry.metacopy and data:
+        copy_up_data(mnt, upper, dentry, size)
+    return upper
+
+
+def _copy_up_one(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None, data: bool) -> None:
+    """Copy one object whose parent is in the upper (ovl_do_copy_up)."""
+    assert dentry.parent is not None and dentry.lower is not None
+    lower = dentry.lower
+    st = mnt.lowers.stat_of(lower)
+    layer, lower_path = real(mnt, dentry)
+    metacopy = mnt.options.metacopy and dentry.is_file and not data and size is None
+    keeps_origin = dentry.is_dir or st.st_nlink == 1
+    inode = live_inode(mnt, dentry)
+    handle: Handle | None = None
+    with staged(mnt, upper) as temp:
+        handle = _make_copy(mnt, upper, lower, st, layer, lower_path, temp, size=size, metacopy=metacopy)
+        try:
+            if keeps_origin:
+                _set_origin(mnt, upper, temp, layer, lower_path)
+            _show(mnt, upper, dentry, temp)
+        except BaseException:
+            if handle is not None:
+                handle.close()
+            raise
+    # Committed: the upper shows the copy.
+    dentry.has_upper = True
+    dentry.metacopy = metacopy
+    if not keeps_origin and not metacopy:
+        dentry.lower = None
+    if handle is not None:
+        _hand_over(mnt, upper, dentry, inode, handle)
+
+
+def _show(mnt: Mount, upper: UpperLayer, dentry: Dentry, temp: str) -> None:
+    """Put the copy in its place; the parent is marked impure and keeps its times (KB 5.3, 5.5)."""
+    parent = dentry.parent
+    assert parent is not None
+    set_impure(mnt, upper, parent)
+    before = upper.lstat(parent.path)
+    upper.rename(temp, dentry.path)
+    # Committed. A parent left with a fresh mtime is no reason to fail.
+    try:
+        upper.utime(parent.path, before.st_atime_ns, before.st_mtime_ns)
+    except OSError:
+        pass
+
+
+def set_impure(mnt: Mount, upper: UpperLayer, directory: Dentry) -> None:
+    """Mark an upper directory as holding copied-up objects (ovl_set_impure)."""
+    if directory.impure:
+        return
+    _keep_what_fits(upper.setxattr, directory.path, mnt.marks.impure, b"y")
+    directory.impure = True
+
+
+def _hand_over(mnt: Mount, upper: UpperLayer, dentry: Dentry, inode: Inode | None, handle: Handle) -> None:
+    """Let those who have the file open go on with the copy."""
+    if inode is None:
+        handle.close()
+        return
+    mnt.inodes.pop(inode.key, None)
+    inode.key = inode_key(mnt, dentry)
+    mnt.inodes[inode.key] = inode
+    inode.replace(handle, inode.data if dentry.metacopy else handle, writable=not dentry.metacopy)
+
+
+def _make_copy(
+    mnt: Mount,
+    upper: UpperLayer,
+    lower: LowerDir | LowerFile,
+    st: Stat,
+    layer: Layer,
+    lower_path: str,
+    temp: str,
+    *,
+    size: int | None,
+    metacopy: bool,
+) -> Handle | None:
+    """Make a full copy at a work path; the open handle of a regular file."""
+    mode = stat.S_IMODE(st.st_mode)
+    handle: Handle | None = None
+    if stat.S_ISREG(st.st_mode):
+        handle = _create_file(upper, temp, mode, st)
+        try:
+            length = st.st_size if size is None else min(size, st.st_size)
+            if metacopy:
+                handle.truncate(length)
+                upper.setxattr(temp, mnt.marks.metacopy, b"")
+            elif length and isinstance(lower, LowerFile):
+                number, data_path = lower.data_part
+                _copy_data(upper, mnt.lowers.layer(number), data_path, handle, length)
+                if not mnt.options.volatile:
+                    handle.sync()
+        except BaseException:
+            handle.close()
+            raise
+    elif stat.S_ISDIR(st.st_mode):
+        _with_owner(st, lambda uid, gid: upper.mkdir(temp, mode, uid, gid))
+    elif stat.S_ISLNK(st.st_mode):
+        target = layer.readlink(lower_path)
+        _with_owner(st, lambda uid, gid: upper.symlink(target, temp, uid, gid))
+    else:
+        _with_owner(st, lambda uid, gid: upper.mknod(temp, st.st_mode, st.st_rdev, uid, gid))
+    try:
+        _copy_attributes(mnt.marks, upper, layer, lower_path, temp, st)
+    except BaseException:
+        if handle is not None:
+            handle.close()
+        raise
+    return handle
+
+
+def _create_file(upper: UpperLayer, temp: str, mode: int, st: Stat) -> Handle:
+    try:
+        return upper.create(temp, mode, st.st_uid, st.st_gid)
+    except PermissionError:
+        # The upper's host forbids giving files away: the copy belongs to whoever runs this.
+        return upper.create(temp, mode, -1, -1)
+
+
+def _with_owner(st: Stat, make: Callable[[int, int], object]) -> None:
+    try:
+        make(st.st_uid, st.st_gid)
+    except PermissionError:
+        make(-1, -1)
+
+
+def _copy_attributes(marks: MarkNames, upper: UpperLayer, layer: Layer, lower_path: str, temp: str, st: Stat) -> None:
+    for name in layer.listxattr(lower_path):
+        if not marks.is_private(name):
+            _keep_what_fits(upper.setxattr, temp, name, layer.getxattr(lower_path, name))
+    if not stat.S_ISLNK(st.st_mode):
+        # Some systems drop set-id bits with a change of owner: the mode comes after it.
+        _keep_what_fits(upper.chmod, temp, stat.S_IMODE(st.st_mode))
+    _keep_what_fits(upper.utime, temp, st.st_atime_ns, st.st_mtime_ns)
+
+
+def _keep_what_fits(verb: Callable[..., object], *args: object) -> None:
+    try:
+        verb(*args)
+    except OSError as error:
+        if error.errno not in _DOES_NOT_FIT:
+            raise
+
+
+def _set_origin(mnt: Mount, upper: UpperLayer, temp: str, layer: Layer, lower_path: str) -> None:
+    """Note where the copy comes from, so that its numbers stay (ovl_set_origin)."""
+    # An empty mark says "copied up from somewhere that gives no handles", as the kernel writes it.
+    value = layer.file_handle(lower_path) or b""
+    _keep_what_fits(upper.setxattr, temp, mnt.marks.origin, value)
+
+
+def _copy_data(upper: UpperLayer, layer: Layer, path: str, dst: Handle, size: int) -> None:
+    """Copy `size` bytes, sharing blocks where the upper can and leaving holes where the source has them."""
+    src = layer.open(path)
+    cloned = False
+    try:
+        cloned = upper.clone(src, dst, size)
+        if not cloned:
+            _stream(layer, path, src, dst, size)
+    finally:
+        # A clone that reads through keeps the source open itself.
+        if not cloned:
+            src.close()
+
+
+def _stream(layer: Layer, path: str, src: Handle, dst: Handle, size: int) -> None:
+    at = 0
+    while at < size:
+        start = _next_data(src, at, size)
+        if start >= size:
+            break
+        end = min(_next_hole(src, start, size), size)
+        at = start
+        while at < end:
+            piece = src.pread(min(CHUNK, end - at), at)
+            if not piece:
+                raise oserror(errno.EIO, reason=f"{path} in {layer.name} ends at {at} of {size} bytes")
+            dst.pwrite(piece, at)
+            at += len(piece)
+    dst.truncate(size)
+
+
+def _next_data(src: Handle, at: int, size: int) -> int:
+    try:
+        return src.seek_extent(at, SEEK_DATA)
+    except OSError as error:
+        return size if error.errno == errno.ENXIO else at
+
+
+def _next_hole(src: Handle, at: int, size: int) -> int:
+    try:
+        return src.seek_extent(at, SEEK_HOLE)
+    except OSError:
+        return size
+
+
+def copy_up_data(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None) -> None:
+    """Give a metacopy file its contents (ovl_copy_up_meta_inode_data; KB 12.4, 12.5)."""
+    lower = dentry.lower
+    assert isinstance(lower, LowerFile)
+    inode = live_inode(mnt, dentry)
+    st = upper.lstat(dentry.path)
+    handle = upper.open(dentry.path, writable=True)
+    try:
+        length = st.st_size if size is None else min(size, st.st_size)
+        if length:
+            number, data_path = lower.data_part
+            _copy_data(upper, mnt.lowers.layer(number), data_path, handle, length)
+            if not mnt.options.volatile:
+                handle.sync()
+        elif size is not None:
+            handle.truncate(length)
+        upper.removexattr(dentry.path, mnt.marks.metacopy)
+    except BaseException:
+        handle.close()
+        raise
+    # Committed: the upper file has its own data.
+    dentry.metacopy = False
+    if inode is None:
+        handle.close()
+    else:
+        inode.replace(handle, handle, writable=True)
+
+
+def _copy_up_indexed(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None) -> None:
+    """Copy one of several lower hard links up: into the index, then link it into place (ovl_link_up; KB 11.7)."""
+    lower, parent = dentry.lower, dentry.parent
+    assert isinstance(lower, LowerFile) and parent is not None
+    entry = index.entry_path(mnt, lower)
+    if entry is None:
+        _copy_up_one(mnt, upper, dentry, size, data=True)
+        return
+    inode = live_inode(mnt, dentry)
+    handle: Handle | None = None
+    union = index.nlink(mnt, dentry, lower.stat.st_nlink)
+    if index.find(mnt, lower) is None:
+        layer = mnt.lowers.layer(lower.layer)
+        with staged(mnt, upper) as temp:
+            handle = _make_copy(mnt, upper, lower, lower.stat, layer, lower.path, temp, size=size, metacopy=False)
+            try:
+                _set_origin(mnt, upper, temp, layer, lower.path)
+                upper.setxattr(temp, mnt.marks.nlink, f"U+{union - 1}".encode())
+                upper.rename(temp, entry)
+            except BaseException:
+                if handle is not None:
+                    handle.close()
+                raise
+    else:
+        union = index.nlink(mnt, dentry, upper.lstat(entry).st_nlink)
+    set_impure(mnt, upper, parent)
+    before = upper.lstat(parent.path)
+    upper.link(entry, dentry.path)
+    # Committed: the name is a link of the index entry.
+    dentry.has_upper = True
+    index.store_nlink(mnt, upper, dentry.path, union)
+    upper.utime(parent.path, before.st_atime_ns, before.st_mtime_ns)
+    if handle is not None:
+        _hand_over(mnt, upper, dentry, inode, handle)

@@ -1,0 +1,94 @@
+"""Names of the merged tree (struct ovl_entry, struct ovl_inode; overlayfs.rst, "Overlay objects")."""
+
+import stat
+from dataclasses import dataclass, field
+
+from overlayvfs.engine.lowers import LowerDir, LowerFile
+from overlayvfs.layers.base import Handle
+
+
+@dataclass(slots=True, eq=False)
+class Dentry:
+    """One name in the overlay; live, and unique per name.
+
+    `copy_up` sets `has_upper`; nothing else does. The path in the upper is the dentry's own path, so
+    a renamed directory leaves nothing stale below it. `lower` is what the lowers contribute: the
+    directories merged here, or the file that shows (has_upper False) or was copied up (has_upper True).
+    """
+
+    name: str
+    parent: "Dentry | None"
+    has_upper: bool
+    lower: LowerDir | LowerFile | None
+    kind: int
+    """The S_IFMT part of the mode; never changes."""
+    opaque: bool = False
+    """The upper directory carries the opaque mark."""
+    redirect: str | None = None
+    """The redirect mark of the upper object."""
+    impure: bool = False
+    """The upper directory is known to carry the impure mark."""
+    metacopy: bool = False
+    """The upper file has no data of its own (overlayfs.rst, "Metadata only copy up")."""
+    unlinked: bool = False
+    """The name is gone; only open descriptors still hold this."""
+    descriptors: int = 0
+    """Open descriptors that go by this name rather than by an inode (directories, O_PATH)."""
+    ghost: Handle | None = None
+    """The real object behind an unlinked name with descriptors."""
+    children: "dict[str, Dentry | None]" = field(default_factory=dict)
+    """Names looked up so far; None is a name that is not there."""
+
+    @property
+    def path(self) -> str:
+        """The path from the overlay's root as layers spell it: "" or "/a/b"."""
+        parts: list[str] = []
+        at = self
+        while at.parent is not None:
+            parts.append(at.name)
+            at = at.parent
+        parts.append("")
+        return "/".join(reversed(parts))
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether this is a directory."""
+        return stat.S_ISDIR(self.kind)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a regular file."""
+        return stat.S_ISREG(self.kind)
+
+    @property
+    def is_merged(self) -> bool:
+        """More than one layer contributes to this directory (OVL_TYPE_MERGE; the root counts as one)."""
+        if self.lower is None or not isinstance(self.lower, LowerDir):
+            return False
+        return self.has_upper or len(self.lower.parts) > 1
+
+    @property
+    def is_merge_or_lower(self) -> bool:
+        """Something below the upper contributes: what makes a directory immovable (ovl_type_merge_or_lower)."""
+        if self.is_dir:
+            return self.lower is not None
+        return not self.has_upper or self.metacopy
+
+    @property
+    def lower_dir(self) -> LowerDir | None:
+        """The lower directories merged here, None if none are."""
+        return self.lower if isinstance(self.lower, LowerDir) else None
+
+    @property
+    def lower_file(self) -> LowerFile | None:
+        """The lower object that shows or was copied up, None if there is none."""
+        return self.lower if isinstance(self.lower, LowerFile) else None
+
+    def is_below(self, other: "Dentry") -> bool:
+        """Tell whether `other` is a proper ancestor of this name."""
+        at = self.parent
+        while at is not None:
+            if at is other:
+                return True
+            at = at.parent
+        return False

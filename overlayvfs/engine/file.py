@@ -1,0 +1,305 @@
+"""Open files (fs/overlayfs/file.c; KB 13): a position and a way to an inode or a directory.
+
+Every access goes through the inode's present handle, so a descriptor opened before a copy up sees
+what was written after it.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from overlayvfs.abi import (
+    O_ACCMODE,
+    O_APPEND,
+    O_PATH,
+    O_RDONLY,
+    O_WRONLY,
+    SEEK_DATA,
+    SEEK_HOLE,
+    Dirent,
+    Stat,
+    oserror,
+)
+from overlayvfs.engine import xattr
+from overlayvfs.engine.attr import drop_set_ids, resize
+from overlayvfs.engine.copy_up import copy_up
+from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.inode import Inode, attributes, mapped, real
+from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.permission import (
+    check_chmod,
+    check_chown,
+    check_utime,
+    mode_after_chown,
+)
+from overlayvfs.engine.readdir import list_dir
+from overlayvfs.layers.base import Handle
+
+
+class File:
+    """An open file description: what dup(2) shares. Regular files have an inode, all else goes by its dentry."""
+
+    __slots__ = ("__weakref__", "_listing", "_mnt", "closed", "dentry", "flags", "inode", "position")
+
+    def __init__(self, mnt: Mount, dentry: Dentry, flags: int, inode: Inode | None) -> None:
+        self._mnt = mnt
+        self.dentry = dentry
+        self.flags = flags
+        self.inode = inode
+        self.position = 0
+        self.closed = False
+        self._listing: list[Dirent] | None = None
+        if inode is None:
+            dentry.descriptors += 1
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the object; idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        with self._mnt.lock:
+            if self.inode is not None:
+                self.inode.release()
+                return
+            self.dentry.descriptors -= 1
+            if self.dentry.descriptors == 0 and self.dentry.ghost is not None:
+                self.dentry.ghost.close()
+                self.dentry.ghost = None
+
+    def is_dir(self) -> bool:
+        """Tell whether this is a directory's descriptor."""
+        return self.dentry.is_dir
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes and move on. EBADF (not open for reading) EISDIR."""
+        with self._mnt.lock:
+            data = self._readable().data.pread(size, self.position)
+            self.position += len(data)
+            return data
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes from `offset`. EINVAL (negative) EBADF EISDIR."""
+        if offset < 0:
+            raise oserror(errno.EINVAL)
+        with self._mnt.lock:
+            return self._readable().data.pread(size, offset)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write at the position (O_APPEND: at the end) and move on; the bytes written. EBADF ENOSPC."""
+        with self._mnt.lock:
+            inode = self._writable()
+            if self.flags & O_APPEND:
+                self.position = inode.data.stat().st_size
+            written = self._pwrite(inode, data, self.position)
+            self.position += written
+            return written
+
+    def pwrite(self, data: bytes | memoryview, offset: int) -> int:
+        """Write at `offset` (O_APPEND: at the end, as Linux does). EINVAL (negative) EBADF ENOSPC."""
+        if offset < 0:
+            raise oserror(errno.EINVAL)
+        with self._mnt.lock:
+            inode = self._writable()
+            return self._pwrite(inode, data, inode.data.stat().st_size if self.flags & O_APPEND else offset)
+
+    def _pwrite(self, inode: Inode, data: bytes | memoryview, offset: int) -> int:
+        if not len(data):
+            return 0
+        written = inode.data.pwrite(data, offset)
+        drop_set_ids(self._mnt, inode.data)
+        return written
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Set the position; the new one.
+
+        A directory knows only its beginning (a rewind: what is read then is current) and where it is.
+
+        Raises:
+            EBADF: O_PATH, or closed.
+            EINVAL: unknown whence, or before the start.
+            ENXIO: SEEK_DATA or SEEK_HOLE past the end.
+
+        """
+        with self._mnt.lock:
+            self._check_open()
+            if self.inode is None:
+                return self._seek_dir(offset, whence)
+            if whence in (SEEK_DATA, SEEK_HOLE):
+                position = self.inode.data.seek_extent(offset, whence)
+            elif whence in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
+                base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position}.get(whence)
+                position = (self.inode.data.stat().st_size if base is None else base) + offset
+            else:
+                raise oserror(errno.EINVAL)
+            if position < 0:
+                raise oserror(errno.EINVAL)
+            self.position = position
+            return position
+
+    def _seek_dir(self, offset: int, whence: int) -> int:
+        if whence == os.SEEK_CUR:
+            offset += self.position
+        elif whence != os.SEEK_SET:
+            raise oserror(errno.EINVAL)
+        if offset < 0:
+            raise oserror(errno.EINVAL)
+        if offset == 0:
+            self._listing = None
+        self.position = offset
+        return offset
+
+    def truncate(self, size: int) -> None:
+        """Set the file's size. EINVAL (negative, or not open for writing) EBADF (O_PATH)."""
+        with self._mnt.lock:
+            self._check_open()
+            if size < 0 or self.inode is None or not self._may_write:
+                raise oserror(errno.EINVAL)
+            resize(self._mnt, self.inode.data, size)
+
+    def listdir(self) -> list[Dirent]:
+        """Return the directory's names as they were at the first call since open or rewind. EBADF ENOTDIR."""
+        with self._mnt.lock:
+            self._check_open()
+            if self._listing is None:
+                self._listing = list_dir(self._mnt, self.dentry)
+            return self._listing
+
+    def stat(self) -> Stat:
+        """Return the object's attributes, also after its name went. EBADF."""
+        with self._mnt.lock:
+            self._check_not_closed()
+            if self.inode is None:
+                return attributes(self._mnt, self.dentry)
+            return mapped(self._mnt, self.inode.dentry, self.inode.handle.stat())
+
+    def chmod(self, mode: int) -> None:
+        """Set the permission bits. EBADF (O_PATH) EROFS EPERM EEXIST (KB 13.8)."""
+        with self._mnt.lock:
+            self._check_open()
+            self._mnt.writable_upper()
+            mode = check_chmod(self._mnt, self.stat(), mode)
+            with self._changeable() as handle:
+                handle.chmod(mode)
+
+    def chown(self, uid: int, gid: int) -> None:
+        """Set owner and group. EBADF EROFS EPERM EEXIST."""
+        with self._mnt.lock:
+            self._check_open()
+            self._mnt.writable_upper()
+            st = self.stat()
+            check_chown(self._mnt, st, uid, gid)
+            mode = mode_after_chown(self._mnt.credentials, st)
+            with self._changeable() as handle:
+                if mode is not None:
+                    handle.chmod(mode)
+                handle.chown(uid, gid)
+
+    def utime(self, times_ns: tuple[int, int] | None) -> None:
+        """Set atime and mtime, to the present if None. EBADF EROFS EPERM EACCES EEXIST."""
+        with self._mnt.lock:
+            self._check_open()
+            self._mnt.writable_upper()
+            check_utime(self._mnt, self.dentry, self.stat(), now=times_ns is None)
+            now = time.time_ns()
+            with self._changeable() as handle:
+                handle.utime(*(times_ns or (now, now)))
+
+    def getxattr(self, name: str) -> bytes:
+        """Return an attribute. EBADF ENODATA EACCES EOPNOTSUPP."""
+        with self._mnt.lock:
+            self._check_open()
+            xattr.permit(self._mnt, self.dentry.kind, self.stat(), name, writing=False)
+            with self._real() as handle:
+                return handle.getxattr(self._mnt.marks.escape(name))
+
+    def listxattr(self) -> list[str]:
+        """Return the names of the attributes. EBADF."""
+        with self._mnt.lock:
+            self._check_open()
+            with self._real() as handle:
+                return xattr.visible(self._mnt, handle.listxattr())
+
+    def setxattr(self, name: str, value: bytes, flags: int = 0) -> None:
+        """Set an attribute; errnos as Overlay.setxattr, and EBADF, EEXIST."""
+        xattr.check_setxattr(name, value, flags)
+        with self._mnt.lock:
+            self._check_open()
+            self._mnt.writable_upper()
+            xattr.permit(self._mnt, self.dentry.kind, self.stat(), name, writing=True)
+            with self._changeable() as handle:
+                handle.setxattr(self._mnt.marks.escape(name), value, flags)
+
+    def removexattr(self, name: str) -> None:
+        """Remove an attribute; errnos as Overlay.removexattr, and EBADF, EEXIST."""
+        with self._mnt.lock:
+            self._check_open()
+            self._mnt.writable_upper()
+            xattr.permit(self._mnt, self.dentry.kind, self.stat(), name, writing=True)
+            stored = self._mnt.marks.escape(name)
+            with self._real() as handle:
+                handle.getxattr(stored)
+            with self._changeable() as handle:
+                handle.removexattr(stored)
+
+    def sync(self) -> None:
+        """Put the file's data on the upper's medium. EBADF (O_PATH)."""
+        with self._mnt.lock:
+            self._check_open()
+            if self.inode is not None and self.inode.in_upper and not self._mnt.options.volatile:
+                self.inode.data.sync()
+
+    @property
+    def _may_write(self) -> bool:
+        return self.flags & O_ACCMODE != O_RDONLY and not self.flags & O_PATH
+
+    def _check_not_closed(self) -> None:
+        if self.closed or self._mnt.closed:
+            raise oserror(errno.EBADF)
+
+    def _check_open(self) -> None:
+        """Raise EBADF where the descriptor is closed or only stands for a path."""
+        self._check_not_closed()
+        if self.flags & O_PATH:
+            raise oserror(errno.EBADF)
+
+    def _readable(self) -> Inode:
+        self._check_open()
+        if self.flags & O_ACCMODE == O_WRONLY:
+            raise oserror(errno.EBADF)
+        if self.inode is None:
+            raise oserror(errno.EISDIR)
+        return self.inode
+
+    def _writable(self) -> Inode:
+        self._check_open()
+        if not self._may_write or self.inode is None:
+            raise oserror(errno.EBADF)
+        return self.inode
+
+    @contextmanager
+    def _real(self) -> Iterator[Handle]:
+        """Give a handle on the real object as it is now."""
+        if self.inode is not None:
+            yield self.inode.handle
+        elif self.dentry.ghost is not None:
+            yield self.dentry.ghost
+        else:
+            layer, path = real(self._mnt, self.dentry)
+            handle = layer.open(path)
+            try:
+                yield handle
+            finally:
+                handle.close()
+
+    @contextmanager
+    def _changeable(self) -> Iterator[Handle]:
+        """Give a handle on the real object in the upper, copied up if need be; EEXIST if its name went before that."""
+        if self.inode is None or not self.inode.in_upper:
+            copy_up(self._mnt, self.dentry)
+        with self._real() as handle:
+            yield handle

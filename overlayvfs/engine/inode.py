@@ -1,0 +1,211 @@
+"""What an object of the merged tree is: attributes, numbers, the real object behind it (fs/overlayfs/inode.c)."""
+
+import stat
+from collections.abc import Hashable
+
+from overlayvfs.abi import Stat
+from overlayvfs.engine import index
+from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.lowers import LowerDir, LowerFile
+from overlayvfs.engine.mount import Mount
+from overlayvfs.layers.base import Handle, Layer
+
+
+def real(mnt: Mount, dentry: Dentry) -> tuple[Layer, str]:
+    """Return the layer and path that hold the object's attributes (ovl_path_real)."""
+    if dentry.has_upper:
+        assert mnt.upper is not None
+        return mnt.upper, dentry.path
+    lower = dentry.lower
+    if isinstance(lower, LowerFile):
+        if mnt.has_index and lower.stat.st_nlink > 1:
+            indexed = index.find(mnt, lower)
+            if indexed is not None:
+                assert mnt.upper is not None
+                return mnt.upper, indexed
+        return mnt.lowers.layer(lower.layer), lower.path
+    assert isinstance(lower, LowerDir)
+    number, path = lower.parts[0]
+    return mnt.lowers.layer(number), path
+
+
+def real_stat(mnt: Mount, dentry: Dentry) -> Stat:
+    """Return the real object's own attributes."""
+    if not dentry.has_upper and not (mnt.has_index and dentry.is_file):
+        assert dentry.lower is not None
+        return mnt.lowers.stat_of(dentry.lower)
+    layer, path = real(mnt, dentry)
+    return layer.lstat(path)
+
+
+def attributes(mnt: Mount, dentry: Dentry) -> Stat:
+    """Return the attributes the merged tree shows (ovl_getattr; KB 14)."""
+    if dentry.ghost is not None:
+        return mapped(mnt, dentry, dentry.ghost.stat())
+    return mapped(mnt, dentry, real_stat(mnt, dentry))
+
+
+def mapped(mnt: Mount, dentry: Dentry, st: Stat) -> Stat:
+    """Return a real object's attributes with the numbers the merged tree shows."""
+    if mnt.bare:
+        return st
+    if stat.S_ISDIR(st.st_mode):
+        dev, ino = _dir_numbers(mnt, dentry, st)
+        return st._replace(st_dev=dev, st_ino=ino, st_nlink=1 if dentry.is_merged else st.st_nlink)
+    number, ino = _file_origin(mnt, dentry, st)
+    dev, ino = map_numbers(mnt, number, ino)
+    st = st._replace(st_dev=dev, st_ino=ino)
+    if dentry.metacopy and dentry.lower_file is not None:
+        data, path = dentry.lower_file.data_part
+        st = st._replace(st_blocks=mnt.lowers.layer(data).lstat(path).st_blocks)
+    elif dentry.lower_file is not None and dentry.lower_file.data is not None and not dentry.has_upper:
+        data, path = dentry.lower_file.data
+        st = st._replace(st_blocks=mnt.lowers.layer(data).lstat(path).st_blocks)
+    if mnt.has_index and dentry.is_file:
+        st = st._replace(st_nlink=index.nlink(mnt, dentry, st.st_nlink))
+    return st
+
+
+def _file_origin(mnt: Mount, dentry: Dentry, st: Stat) -> tuple[int, int]:
+    """Return (layer number, inode number there) that give a non-directory its numbers."""
+    lower = dentry.lower
+    if not isinstance(lower, LowerFile):
+        return 0, st.st_ino
+    # Lower hard links broken by copy up are different files now: only an index keeps them one.
+    broken = dentry.has_upper and lower.stat.st_nlink > 1 and not mnt.has_index
+    return (0, st.st_ino) if broken else (lower.layer, lower.stat.st_ino)
+
+
+def _dir_numbers(mnt: Mount, dentry: Dentry, st: Stat) -> tuple[int, int]:
+    lower = dentry.lower
+    if not isinstance(lower, LowerDir):
+        if not same_fs(mnt) and xino_bits(mnt):
+            return mnt.dev, map_numbers(mnt, 0, st.st_ino)[1]
+        return mnt.dev, st.st_ino
+    number = lower.parts[0][0]
+    ino = mnt.lowers.stat_of(lower).st_ino
+    if same_fs(mnt):
+        return mnt.dev, ino
+    if xino_bits(mnt):
+        dev, mixed = map_numbers(mnt, number, ino)
+        if dev == mnt.dev:
+            return mnt.dev, mixed
+    return mnt.dev, mnt.lowers.number_of_dir(number, ino)
+
+
+def same_fs(mnt: Mount) -> bool:
+    """Tell whether all layers are on one file system."""
+    devs = mnt.real_devs()
+    return len({dev for dev in devs if dev != -1}) == 1
+
+
+def xino_bits(mnt: Mount) -> int:
+    """Return how many high bits of st_ino name the file system; 0 without xino (ovl_get_layers)."""
+    if mnt.options.xino == "off":
+        return 0
+    devs = mnt.real_devs()
+    return max(1, len(set(devs) | {-1 if mnt.upper is None else devs[0]}) - 1).bit_length() + 1
+
+
+def map_numbers(mnt: Mount, number: int, ino: int) -> tuple[int, int]:
+    """Return (st_dev, st_ino) shown for inode `ino` of layer `number` (ovl_map_dev_ino)."""
+    if mnt.bare or same_fs(mnt):
+        return mnt.dev, ino
+    devs = mnt.real_devs()
+    bits = xino_bits(mnt)
+    if bits and ino < 1 << (64 - bits):
+        # fsid 0 is the upper's file system; the others count in order of first appearance.
+        fsids = list(dict.fromkeys(devs))
+        return mnt.dev, ino | fsids.index(devs[number]) << (64 - bits + 1)
+    return mnt.anonymous_dev_of(devs[number]), ino
+
+
+class Inode:
+    """The object behind open descriptors (struct ovl_inode): names may come and go, this stays.
+
+    It holds the real handles and swaps them at copy up, so every descriptor sees the write (KB 13.1).
+    `handle` is the object itself; `data` holds its contents and differs only for a metacopy file.
+    """
+
+    __slots__ = ("__weakref__", "data", "dentry", "handle", "in_upper", "key", "users", "writable")
+
+    def __init__(self, key: Hashable, dentry: Dentry, handle: Handle, data: Handle, *, writable: bool) -> None:
+        self.key = key
+        self.dentry = dentry
+        self.handle = handle
+        self.data = data
+        self.in_upper = dentry.has_upper
+        self.writable = writable
+        self.users = 0
+
+    def replace(self, handle: Handle, data: Handle, *, writable: bool) -> None:
+        """Let these handles stand for the (upper) object from now on."""
+        old = {id(self.handle): self.handle, id(self.data): self.data}
+        self.handle, self.data = handle, data
+        self.in_upper, self.writable = True, writable
+        for one in old.values():
+            if one is not handle and one is not data:
+                one.close()
+
+    def release(self) -> None:
+        """Count one descriptor less; the last one closes the real handles."""
+        self.users -= 1
+        if self.users == 0:
+            self.handle.close()
+            self.data.close()
+
+
+def inode_key(mnt: Mount, dentry: Dentry) -> Hashable:
+    """Return what two names of one overlay inode have in common (ovl_hash_bylower)."""
+    layer, path = real(mnt, dentry)
+    if layer is mnt.upper:
+        return "upper", layer.lstat(path).st_ino
+    lower = dentry.lower
+    assert isinstance(lower, LowerFile)
+    if lower.stat.st_nlink == 1 or mnt.has_index:
+        return "lower", lower.layer, lower.stat.st_ino
+    # A lower hard link will be broken by copy up: each of its names is an inode of its own.
+    return "name", lower.layer, lower.path
+
+
+def live_inode(mnt: Mount, dentry: Dentry) -> Inode | None:
+    """Return the inode of a regular file if a descriptor holds it open."""
+    if not mnt.inodes or not dentry.is_file:
+        return None
+    inode = mnt.inodes.get(inode_key(mnt, dentry))
+    return inode if inode is not None and inode.users else None
+
+
+def open_inode(mnt: Mount, dentry: Dentry, *, writable: bool) -> Inode:
+    """Return the inode of a regular file, opened (or shared with those who have it open); one user more."""
+    inode = live_inode(mnt, dentry)
+    if inode is None:
+        handle, data, writable = _open_real(mnt, dentry, writable=writable)
+        inode = Inode(inode_key(mnt, dentry), dentry, handle, data, writable=writable)
+        mnt.inodes[inode.key] = inode
+    elif writable and not inode.writable:
+        handle, data, writable = _open_real(mnt, dentry, writable=True)
+        inode.replace(handle, data, writable=writable)
+    inode.users += 1
+    return inode
+
+
+def _open_real(mnt: Mount, dentry: Dentry, *, writable: bool) -> tuple[Handle, Handle, bool]:
+    """Open the object and its data; True if for writing too. What lies in a lower is never opened for writing."""
+    layer, path = real(mnt, dentry)
+    in_upper = layer is mnt.upper
+    handle = layer.open(path, writable=writable and in_upper)
+    if dentry.metacopy or (not in_upper and dentry.lower_file is not None and dentry.lower_file.data is not None):
+        assert dentry.lower_file is not None
+        number, data_path = dentry.lower_file.data_part
+        return handle, mnt.lowers.layer(number).open(data_path), False
+    return handle, handle, writable and in_upper
+
+
+def adopt_handle(mnt: Mount, dentry: Dentry, handle: Handle) -> Inode:
+    """Return the inode of a file just made, from the handle it was made with; one user more."""
+    key = "upper", handle.stat().st_ino
+    inode = Inode(key, dentry, handle, handle, writable=True)
+    mnt.inodes[key] = inode
+    inode.users = 1
+    return inode

@@ -1,0 +1,137 @@
+"""From a name to what the layers make of it (ovl_lookup in fs/overlayfs/namei.c)."""
+
+import errno
+import stat
+
+from overlayvfs.abi import Stat, check_name, oserror
+from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark
+from overlayvfs.engine.mount import Mount
+from overlayvfs.layers.base import UpperLayer
+from overlayvfs.marks import parse_redirect
+
+
+def lookup(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
+    """Return the dentry of `name` in directory `parent`, None if nothing shows there.
+
+    Raises:
+        ENAMETOOLONG: more than 255 bytes.
+        EINVAL, EACCES, EPERM, EIO: as LowerStack.lookup, for marks in the upper too.
+
+    """
+    try:
+        return parent.children[name]
+    except KeyError:
+        pass
+    check_name(name)
+    dentry = None if parent.unlinked else _look_up(mnt, parent, name)
+    parent.children[name] = dentry
+    return dentry
+
+
+def _look_up(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
+    below = parent.lower_dir
+    if parent.has_upper:
+        assert mnt.upper is not None
+        path = f"{parent.path}/{name}"
+        st = upper_stat(mnt.upper, path)
+        if st is not None:
+            if mnt.is_whiteout(mnt.upper, path, st):
+                return None
+            if stat.S_ISDIR(st.st_mode):
+                return _upper_dir(mnt, mnt.upper, path, parent, name)
+            return _upper_file(mnt, mnt.upper, path, parent, name, st)
+    lower = None if below is None else mnt.lowers.lookup(below, name)
+    if lower is None:
+        return None
+    return Dentry(name, parent, False, lower, stat.S_IFMT(mnt.lowers.stat_of(lower).st_mode))
+
+
+def upper_stat(upper: UpperLayer, path: str) -> Stat | None:
+    """Return the attributes of an object in the upper, None where there is none."""
+    try:
+        return upper.lstat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _upper_dir(mnt: Mount, upper: UpperLayer, path: str, parent: Dentry, name: str) -> Dentry:
+    """Make the dentry of a directory in the upper, merged with what the lowers have of it."""
+    dentry = Dentry(name, parent, True, None, stat.S_IFDIR)
+    if not mnt.lowers.layers:
+        return dentry
+    if get_mark(upper, path, mnt.marks.opaque) == b"y":
+        dentry.opaque = True
+        return dentry
+    value = get_mark(upper, path, mnt.marks.redirect)
+    if value is not None:
+        dentry.redirect = parse_redirect(value)
+        if not mnt.lowers.follow:
+            raise oserror(errno.EPERM, reason=f"{path} in the upper has a redirect and redirect_dir=nofollow")
+        lower = mnt.lowers.resolve(parent.lower_dir, dentry.redirect)
+    else:
+        lower = None if parent.lower_dir is None else mnt.lowers.lookup(parent.lower_dir, name)
+    if isinstance(lower, LowerDir):
+        dentry.lower = lower
+        _fix_origin(mnt, upper, path, dentry)
+    return dentry
+
+
+def _fix_origin(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry) -> None:
+    """Give a merged directory made by hand its origin mark (ovl_fix_origin, KB 2.9); some can hold none."""
+    if not upper.capabilities.marks or get_mark(upper, path, mnt.marks.origin) is not None:
+        return
+    lower = dentry.lower
+    assert isinstance(lower, LowerDir) and dentry.parent is not None
+    handle = mnt.layer(lower.parts[0][0]).file_handle(lower.parts[0][1])
+    try:
+        upper.setxattr(path, mnt.marks.origin, handle or b"")
+        upper.setxattr(dentry.parent.path, mnt.marks.impure, b"y")
+    except OSError:
+        return
+    dentry.parent.impure = True
+
+
+def _upper_file(mnt: Mount, upper: UpperLayer, path: str, parent: Dentry, name: str, st: Stat) -> Dentry:
+    """Make the dentry of an upper object that is no directory, with its origin in the lowers if it has one."""
+    dentry = Dentry(name, parent, True, None, stat.S_IFMT(st.st_mode))
+    if not mnt.lowers.layers:
+        return dentry
+    if dentry.is_file and get_mark(upper, path, mnt.marks.metacopy) is not None:
+        _find_data(mnt, upper, path, dentry)
+        return dentry
+    dentry.lower = _origin(mnt, upper, path, dentry)
+    return dentry
+
+
+def _find_data(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry) -> None:
+    """Find the data of a metacopy file by its redirect or its name (KB 12.13 to 12.15)."""
+    assert dentry.parent is not None
+    if not mnt.options.metacopy:
+        raise oserror(errno.EPERM, reason=f"{path} in the upper is a metacopy file and metacopy=off")
+    value = get_mark(upper, path, mnt.marks.redirect)
+    if value is not None:
+        dentry.redirect = parse_redirect(value)
+        if not mnt.lowers.follow:
+            raise oserror(errno.EPERM, reason=f"{path} in the upper has a redirect and redirect_dir=nofollow")
+    lower = mnt.lowers.resolve(dentry.parent.lower_dir, dentry.redirect or dentry.name, metacopy=True)
+    if not isinstance(lower, LowerFile):
+        raise oserror(errno.EIO, reason=f"{path} in the upper is a metacopy file without data in the lowers")
+    dentry.metacopy = True
+    dentry.lower = lower
+
+
+def _origin(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry) -> LowerFile | None:
+    """Return the lower object an upper one was copied up from, by its origin mark (ovl_check_origin)."""
+    value = get_mark(upper, path, mnt.marks.origin)
+    if not value:
+        return None
+    # Where handles can only be verified, the name it had before copy up is the one candidate.
+    hint = f"{dentry.parent.path}/{dentry.name}" if dentry.parent is not None else None
+    for number, layer in enumerate(mnt.lowers.layers, 1):
+        st = layer.find_handle(value, hint)
+        if st is not None:
+            # The kernel takes an origin of another type for stale (ovl_check_origin_fh).
+            same_kind = stat.S_IFMT(st.st_mode) == dentry.kind
+            return LowerFile(number, "", st) if same_kind else None
+    return None

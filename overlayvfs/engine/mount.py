@@ -1,0 +1,227 @@
+"""One mounted overlay: its layers, options and live names (fs/overlayfs/super.c, params.c)."""
+
+import errno
+import threading
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from stat import S_IFDIR
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from overlayvfs.abi import Stat, anonymous_dev, is_whiteout, oserror
+from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.lowers import LowerStack
+from overlayvfs.layers.base import Layer, UpperLayer
+from overlayvfs.marks import TRUSTED, USER, MarkNames
+
+if TYPE_CHECKING:
+    from overlayvfs.engine.inode import Inode
+
+RAW = MarkNames("\0", *("\0",) * 8)
+"""Marks no object can carry (NUL): for a layer seen without a union."""
+
+_REDIRECT_DIR = ("on", "off", "follow", "nofollow")
+_XINO = ("on", "off", "auto")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Mount options, under mount(8)'s names and with its values."""
+
+    redirect_dir: str = "off"
+    index: bool = False
+    metacopy: bool = False
+    xino: str = "auto"
+    userxattr: bool = True
+    volatile: bool = False
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        redirect_dir: str | bool | None = None,
+        index: str | bool = False,
+        metacopy: str | bool = False,
+        xino: str | bool = "auto",
+        userxattr: str | bool = True,
+        volatile: str | bool = False,
+        read_only: bool = False,
+    ) -> "Options":
+        """Check and complete options as they were given.
+
+        Raises:
+            EINVAL: a value mount(8) does not know, or metacopy with a redirect_dir that excludes it (KB 1.5, 1.8).
+
+        """
+        with_metacopy = _on_off("metacopy", metacopy)
+        if redirect_dir is None:
+            redirect = "on" if with_metacopy else "off"
+        else:
+            redirect = _choice("redirect_dir", redirect_dir, _REDIRECT_DIR)
+            if with_metacopy and (redirect == "nofollow" or (redirect != "on" and not read_only)):
+                raise oserror(errno.EINVAL, reason=f"metacopy=on needs redirect_dir=on, not {redirect}")
+        return cls(
+            redirect_dir=redirect,
+            index=_on_off("index", index),
+            metacopy=with_metacopy,
+            xino=_choice("xino", xino, _XINO),
+            userxattr=_on_off("userxattr", userxattr),
+            volatile=_on_off("volatile", volatile),
+        )
+
+    @property
+    def allows_offline_changes(self) -> bool:
+        """Whether lowers may change while not mounted (ovl_allow_offline_changes; KB 4.3)."""
+        return not (self.index or self.metacopy or self.redirect_dir == "on" or self.xino == "on")
+
+
+def _choice(option: str, value: str | bool, choices: Sequence[str]) -> str:
+    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+    if text not in choices:
+        raise oserror(errno.EINVAL, reason=f"{option}={value!r}: choose one of {', '.join(choices)}")
+    return text
+
+
+def _on_off(option: str, value: str | bool) -> bool:
+    return _choice(option, value, ("on", "off")) == "on"
+
+
+@dataclass(slots=True)
+class Credentials:
+    """Who calls (credentials(7)): what permission checks and new objects go by."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    umask: int = 0o022
+
+    def is_member(self, gid: int) -> bool:
+        """Tell whether `gid` is one of the caller's groups."""
+        return gid == self.gid or gid in self.groups
+
+
+_live_uppers: "WeakValueDictionary[Hashable, Mount]" = WeakValueDictionary()
+_live_uppers_lock = threading.Lock()
+
+
+class Mount:
+    """The state all verbs share.
+
+    `lock` is held by every verb that looks at or changes dentries; nothing else is locked inside it
+    but a layer's own state.
+    """
+
+    def __init__(
+        self, lowers: Sequence[Layer], upper: UpperLayer | None, options: Options, stack: LowerStack | None = None
+    ) -> None:
+        self.options = options
+        self.upper = upper
+        self.bare = False
+        self.marks = USER if options.userxattr else TRUSTED
+        self.lowers = stack or LowerStack(
+            lowers, self.marks, follow=options.redirect_dir != "nofollow", metacopy=options.metacopy
+        )
+        self.root = Dentry("", None, upper is not None, self.lowers.root if self.lowers.layers else None, S_IFDIR)
+        self.lock = threading.RLock()
+        self.credentials = Credentials()
+        self.inodes: WeakValueDictionary[Hashable, Inode] = WeakValueDictionary()
+        self.dev = anonymous_dev()
+        self.closed = False
+        self.whiteout: str | None = None
+        self.temp_count = 0
+        self._real_devs: list[int] | None = None
+        self._anonymous_devs: dict[int, int] = {}
+
+    @property
+    def has_index(self) -> bool:
+        """Whether lower hard links are kept one (index=on, and an upper to keep the index)."""
+        return self.options.index and self.upper is not None
+
+    def claim_upper(self) -> None:
+        """Take the upper for this mount alone.
+
+        Raises:
+            EBUSY: another live overlay writes to it.
+            EINVAL: there is no place for the work directory.
+
+        """
+        upper = self.upper
+        if upper is None:
+            return
+        key = upper.identity()
+        with _live_uppers_lock:
+            if key in _live_uppers:
+                raise oserror(errno.EBUSY, reason=f"upper {upper.name} belongs to a live overlay; close that first")
+            _live_uppers[key] = self
+        try:
+            upper.prepare(index=self.options.index)
+        except BaseException:
+            self._forget_upper()
+            raise
+
+    def close(self) -> None:
+        """End the mount and set its upper free; idempotent."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            if self.upper is not None:
+                self._forget_upper()
+                self.upper.release(keep_index=self.options.index)
+
+    def _forget_upper(self) -> None:
+        assert self.upper is not None
+        with _live_uppers_lock:
+            if _live_uppers.get(self.upper.identity()) is self:
+                del _live_uppers[self.upper.identity()]
+
+    def layer(self, number: int) -> Layer:
+        """Return layer `number` as the kernel counts: 0 is the upper."""
+        if number == 0:
+            assert self.upper is not None
+            return self.upper
+        return self.lowers.layer(number)
+
+    def writable_upper(self) -> UpperLayer:
+        """Return the upper; EROFS where there is none."""
+        if self.upper is None:
+            raise oserror(errno.EROFS, reason="this overlay has no upper")
+        return self.upper
+
+    def is_whiteout(self, layer: Layer, path: str, st: Stat) -> bool:
+        """Tell whether an object of a layer is a whiteout; a bare layer has none."""
+        return not self.bare and (is_whiteout(st) or self.lowers.is_whiteout(layer, path, st))
+
+    def real_devs(self) -> list[int]:
+        """Return the st_dev of each layer's file system, by layer number (0: the upper's, or -1)."""
+        if self._real_devs is None:
+            devs = [self.upper.lstat("").st_dev if self.upper else -1]
+            devs += [layer.lstat("").st_dev for layer in self.lowers.layers]
+            self._real_devs = devs
+        return self._real_devs
+
+    def anonymous_dev_of(self, real_dev: int) -> int:
+        """Return the device number that stands for a layer's file system (KB 14.5)."""
+        if real_dev not in self._anonymous_devs:
+            self._anonymous_devs[real_dev] = anonymous_dev()
+        return self._anonymous_devs[real_dev]
+
+
+def check_overlap(lowers: Sequence[Layer], upper: UpperLayer | None) -> None:
+    """Refuse layers that are or contain one another (ovl_check_overlapping_layers).
+
+    Raises:
+        ELOOP: naming the two.
+
+    """
+    layers: list[tuple[str, Layer]] = [("upper", upper)] if upper is not None else []
+    layers += [(f"lower {number}", layer) for number, layer in enumerate(lowers, 1)]
+    roots: dict[Hashable, str] = {}
+    for role, layer in layers:
+        other = roots.setdefault(layer.identity(), f"{role} ({layer.name})")
+        if other != f"{role} ({layer.name})":
+            raise oserror(errno.ELOOP, reason=f"{role} ({layer.name}) is the same directory as {other}")
+    for role, layer in layers:
+        for above in layer.ancestry()[1:]:
+            if above in roots:
+                raise oserror(errno.ELOOP, reason=f"{role} ({layer.name}) lies inside {roots[above]}")

@@ -1,0 +1,285 @@
+"""Each POSIX verb by path: resolve, lock, call. What the verbs do is in the files named after them."""
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from types import TracebackType
+
+from overlayvfs.abi import PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs, oserror
+from overlayvfs.engine import attr, create, remove, xattr
+from overlayvfs.engine import rename as renaming
+from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.file import File
+from overlayvfs.engine.inode import attributes
+from overlayvfs.engine.mount import RAW, Credentials, Mount, Options, check_overlap
+from overlayvfs.engine.open import open_file
+from overlayvfs.engine.permission import READ, allowed, may
+from overlayvfs.engine.readdir import list_dir
+from overlayvfs.engine.resolve import Last, Target, find, find_parent, last_component, read_link
+from overlayvfs.layers.base import Layer, UpperLayer
+
+# Linux reports these for what the path itself is, before it asks whether the mount can be written.
+_UNLINK_LAST = {Last.DOT: errno.EISDIR, Last.DOTDOT: errno.EISDIR, Last.ROOT: errno.EISDIR}
+_RMDIR_LAST = {Last.DOT: errno.EINVAL, Last.DOTDOT: errno.ENOTEMPTY, Last.ROOT: errno.EBUSY}
+
+
+class Overlay:
+    """A merged tree (overlayfs.rst) as POSIX verbs by path; every verb raises OSError with the caller's own paths.
+
+    A path may start at the root or leave the slash out. Verbs may be called from any thread.
+    """
+
+    def __init__(self, mnt: Mount) -> None:
+        self._mnt = mnt
+
+    @classmethod
+    def mount(cls, lowers: Sequence[Layer], upper: UpperLayer | None, options: Options | None = None) -> "Overlay":
+        """Stack `lowers` (highest first) below `upper`; touches no tree.
+
+        Raises:
+            EINVAL: no layer at all; no place for the upper's work directory.
+            ELOOP: layers that are, or lie inside, one another.
+            EBUSY: the upper belongs to a live overlay.
+
+        """
+        if not lowers and upper is None:
+            raise oserror(errno.EINVAL, reason="an overlay needs at least one layer")
+        check_overlap(lowers, upper)
+        mnt = Mount(lowers, upper, options or Options())
+        mnt.claim_upper()
+        return cls(mnt)
+
+    @classmethod
+    def bare(cls, layer: UpperLayer) -> "Overlay":
+        """Show one layer without a union: marks are plain attributes and whiteouts plain devices."""
+        mnt = Mount((), layer, Options())
+        mnt.bare = True
+        mnt.marks = RAW
+        return cls(mnt)
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who calls: what permission checks and new objects go by; the superuser unless changed."""
+        return self._mnt.credentials
+
+    @property
+    def options(self) -> Options:
+        """The mount options in force."""
+        return self._mnt.options
+
+    @property
+    def read_only(self) -> bool:
+        """Whether there is no upper."""
+        return self._mnt.upper is None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the overlay was ended."""
+        return self._mnt.closed
+
+    def close(self) -> None:
+        """End the overlay and set its upper free; idempotent. Every verb after that is EBADF."""
+        self._mnt.close()
+
+    def __del__(self) -> None:
+        mnt = self.__dict__.get("_mnt")
+        if mnt is not None:
+            mnt.close()
+
+    def stat(self, path: str, *, follow: bool = True) -> Stat:
+        """Return an object's attributes. ENOENT ENAMETOOLONG ENOTDIR ELOOP EACCES."""
+        with _Verb(self._mnt, path) as mnt:
+            return attributes(mnt, find(mnt, path, follow=follow))
+
+    def listdir(self, path: str) -> list[Dirent]:
+        """Return a directory's names without `.` and `..` (readdir(3)). ENOTDIR EACCES."""
+        with _Verb(self._mnt, path) as mnt:
+            dentry = find(mnt, path)
+            if not dentry.is_dir:
+                raise oserror(errno.ENOTDIR)
+            may(mnt, dentry, READ)
+            return list_dir(mnt, dentry)
+
+    def open(self, path: str, flags: int, mode: int = 0o777) -> File:
+        """Open or create an object (open(2)); see engine.open for the errnos and their order."""
+        with _Verb(self._mnt, path) as mnt:
+            return open_file(mnt, path, flags, mode)
+
+    def readlink(self, path: str) -> str:
+        """Return a symlink's target. EINVAL."""
+        with _Verb(self._mnt, path) as mnt:
+            return read_link(mnt, find(mnt, path, follow=False))
+
+    def mkdir(self, path: str, mode: int = 0o777) -> None:
+        """Make a directory (mkdir(2)). EEXIST EROFS EACCES ENOSPC."""
+        with _Verb(self._mnt, path) as mnt:
+            target = _free_name(mnt, path, directory=True)
+            create.mkdir(mnt, target.parent, target.name, mode)
+
+    def mknod(self, path: str, mode: int = 0o600, rdev: int = 0) -> None:
+        """Make a fifo, socket, device or file (mknod(2)). EPERM (a directory, a whiteout) EINVAL EEXIST EROFS."""
+        with _Verb(self._mnt, path) as mnt:
+            kind = stat.S_IFMT(mode)
+            if kind == stat.S_IFDIR:
+                raise oserror(errno.EPERM)
+            if kind not in (0, stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK):
+                raise oserror(errno.EINVAL)
+            target = _free_name(mnt, path)
+            create.mknod(mnt, target.parent, target.name, mode, rdev)
+
+    def symlink(self, target: str, path: str) -> None:
+        """Make a symlink holding `target` (symlink(2)). ENOENT (empty) ENAMETOOLONG EEXIST EROFS."""
+        with _Verb(self._mnt, target, path) as mnt:
+            if not target:
+                raise oserror(errno.ENOENT)
+            if len(target.encode("utf-8", "surrogateescape")) >= PATH_MAX:
+                raise oserror(errno.ENAMETOOLONG)
+            place = _free_name(mnt, path)
+            create.symlink(mnt, place.parent, place.name, target)
+
+    def link(self, src: str, dst: str, *, follow: bool = False) -> None:
+        """Give `src` a second name (link(2)). ENOENT EEXIST EROFS EPERM (a directory)."""
+        with _Verb(self._mnt, src, dst) as mnt:
+            source = find(mnt, src, follow=follow)
+            target = _free_name(mnt, dst)
+            create.link(mnt, source, target.parent, target.name)
+
+    def unlink(self, path: str) -> None:
+        """Remove a name that is no directory (unlink(2)). EISDIR EROFS ENOENT ENOTDIR (a slash)."""
+        with _Verb(self._mnt, path) as mnt:
+            remove.unlink(mnt, _victim(mnt, path, _UNLINK_LAST, directory=False))
+
+    def rmdir(self, path: str) -> None:
+        """Remove a directory that shows no name (rmdir(2)). EINVAL (.) ENOTEMPTY EBUSY (root) EROFS ENOENT ENOTDIR."""
+        with _Verb(self._mnt, path) as mnt:
+            remove.rmdir(mnt, _victim(mnt, path, _RMDIR_LAST, directory=True))
+
+    def rename(self, src: str, dst: str, flags: int = 0) -> None:
+        """Move `src` to `dst` (renameat2(2)); see engine.rename for the errnos and their order."""
+        with _Verb(self._mnt, src, dst) as mnt:
+            renaming.check_flags(flags)
+            renaming.rename(mnt, find_parent(mnt, src), find_parent(mnt, dst), flags)
+
+    def truncate(self, path: str, size: int) -> None:
+        """Set a file's size (truncate(2)). EINVAL (negative) EISDIR EROFS EACCES."""
+        with _Verb(self._mnt, path) as mnt:
+            if size < 0:
+                raise oserror(errno.EINVAL)
+            attr.truncate(mnt, find(mnt, path), size)
+
+    def chmod(self, path: str, mode: int, *, follow: bool = True) -> None:
+        """Set permission bits (chmod(2)). EROFS EOPNOTSUPP (a symlink) EPERM."""
+        with _Verb(self._mnt, path) as mnt:
+            attr.chmod(mnt, find(mnt, path, follow=follow), mode)
+
+    def chown(self, path: str, uid: int, gid: int, *, follow: bool = True) -> None:
+        """Set owner and group, -1 for as it is (chown(2)). EROFS EPERM."""
+        with _Verb(self._mnt, path) as mnt:
+            attr.chown(mnt, find(mnt, path, follow=follow), uid, gid)
+
+    def utime(self, path: str, times_ns: tuple[int, int] | None, *, follow: bool = True) -> None:
+        """Set atime and mtime; None is now (utimensat(2)). EROFS EPERM EACCES."""
+        with _Verb(self._mnt, path) as mnt:
+            attr.utime(mnt, find(mnt, path, follow=follow), times_ns)
+
+    def access(self, path: str, mode: int, *, follow: bool = True) -> bool:
+        """Tell whether the caller may read (R_OK), write (W_OK), run or search (X_OK) an object (access(2))."""
+        try:
+            with _Verb(self._mnt, path) as mnt:
+                dentry = find(mnt, path, follow=follow)
+                if mode & os.W_OK and mnt.upper is None and dentry.kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+                    return False
+                return allowed(mnt.credentials, attributes(mnt, dentry), mode & 7)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                raise
+            return False
+
+    def getxattr(self, path: str, name: str, *, follow: bool = True) -> bytes:
+        """Return an attribute (getxattr(2)). ERANGE (the name) ENODATA EOPNOTSUPP."""
+        with _Verb(self._mnt, path) as mnt:
+            xattr.check_name(name)
+            return xattr.get(mnt, find(mnt, path, follow=follow), name)
+
+    def listxattr(self, path: str, *, follow: bool = True) -> list[str]:
+        """Return the names of an object's attributes (listxattr(2)), the overlay's own marks left out."""
+        with _Verb(self._mnt, path) as mnt:
+            return xattr.list_names(mnt, find(mnt, path, follow=follow))
+
+    def setxattr(self, path: str, name: str, value: bytes, flags: int = 0, *, follow: bool = True) -> None:
+        """Set an attribute (setxattr(2)). EINVAL ERANGE E2BIG EROFS EPERM EEXIST ENODATA EOPNOTSUPP."""
+        with _Verb(self._mnt, path) as mnt:
+            xattr.check_setxattr(name, value, flags)
+            xattr.set_value(mnt, find(mnt, path, follow=follow), name, value, flags)
+
+    def removexattr(self, path: str, name: str, *, follow: bool = True) -> None:
+        """Remove an attribute (removexattr(2)). ERANGE EROFS EPERM ENODATA EOPNOTSUPP."""
+        with _Verb(self._mnt, path) as mnt:
+            xattr.check_name(name)
+            xattr.remove(mnt, find(mnt, path, follow=follow), name)
+
+    def statvfs(self, path: str) -> StatVfs:
+        """Return the upper's file system, or the highest lower's with ST_RDONLY (statvfs(3); KB 14.4)."""
+        with _Verb(self._mnt, path) as mnt:
+            find(mnt, path)
+            if mnt.upper is not None:
+                return mnt.upper.statvfs()
+            st = mnt.lowers.layers[0].statvfs()
+            return st._replace(f_flag=st.f_flag | ST_RDONLY)
+
+
+class _Verb:
+    """Holds the lock for one verb and gives its errors the caller's own paths."""
+
+    __slots__ = ("_mnt", "_path", "_path2")
+
+    def __init__(self, mnt: Mount, path: str, path2: str | None = None) -> None:
+        self._mnt = mnt
+        self._path = path
+        self._path2 = path2
+
+    def __enter__(self) -> Mount:
+        mnt = self._mnt
+        mnt.lock.acquire()
+        if mnt.closed:
+            mnt.lock.release()
+            raise oserror(errno.EBADF, self._path, self._path2, reason="the overlay is closed")
+        return mnt
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mnt.lock.release()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = self._path, self._path2
+
+
+def _free_name(mnt: Mount, path: str, *, directory: bool = False) -> Target:
+    """Return where an object is to be made (filename_create).
+
+    Raises:
+        EEXIST: something shows there, or the last component is `.`, `..` or the root.
+        ENOENT: the path ends in a slash and no directory is made.
+
+    """
+    target = find_parent(mnt, path)
+    if target.last is not Last.NORM or last_component(mnt, target) is not None:
+        raise oserror(errno.EEXIST)
+    if target.slash and not directory:
+        raise oserror(errno.ENOENT)
+    return target
+
+
+def _victim(mnt: Mount, path: str, refused: dict[Last, int], *, directory: bool) -> Dentry:
+    """Return the name to remove (do_unlinkat, do_rmdir)."""
+    target = find_parent(mnt, path)
+    if target.last is not Last.NORM:
+        raise oserror(refused[target.last])
+    mnt.writable_upper()
+    dentry = last_component(mnt, target)
+    if dentry is None:
+        raise oserror(errno.ENOENT)
+    if target.slash and not directory:
+        raise oserror(errno.EISDIR if dentry.is_dir else errno.ENOTDIR)
+    return dentry

@@ -1,0 +1,105 @@
+"""Merging the name lists of a directory's layers (fs/overlayfs/readdir.c; KB 15).
+
+A merged list is computed once per open directory and does not change while it is read.
+"""
+
+import errno
+import stat
+
+from overlayvfs.abi import Dirent, is_whiteout, oserror
+from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.inode import attributes, map_numbers
+from overlayvfs.engine.lookup import lookup
+from overlayvfs.engine.lowers import LowerDir, get_mark
+from overlayvfs.engine.mount import Mount
+from overlayvfs.layers.base import Layer
+
+Place = tuple[int, str]
+"""A layer's number (0: the upper) and the directory in it."""
+
+Entry = tuple[int, Dirent]
+"""A name and the number of the layer that shows it."""
+
+
+def list_dir(mnt: Mount, dentry: Dentry) -> list[Dirent]:
+    """Return the names a directory shows, in the kernel's order, without `.` and `..`.
+
+    Raises:
+        ENOTDIR: it is no directory.
+
+    """
+    if not dentry.is_dir:
+        raise oserror(errno.ENOTDIR)
+    if dentry.unlinked:
+        return []
+    merged = _merge(mnt, _places(mnt, dentry))
+    if mnt.bare:
+        return [entry for _, entry in merged]
+    has_copies = dentry.has_upper and (dentry.is_merged or _is_impure(mnt, dentry))
+    return [_numbered(mnt, dentry, number, entry, has_copies) for number, entry in merged]
+
+
+def shows_nothing(mnt: Mount, dentry: Dentry) -> bool:
+    """Tell whether no name shows in a directory: it may be removed or replaced (ovl_check_empty_dir)."""
+    return not _merge(mnt, _places(mnt, dentry))
+
+
+def _places(mnt: Mount, dentry: Dentry) -> list[Place]:
+    places: list[Place] = [(0, dentry.path)] if dentry.has_upper else []
+    if isinstance(dentry.lower, LowerDir):
+        places += dentry.lower.parts
+    return places
+
+
+def _merge(mnt: Mount, places: list[Place]) -> list[Entry]:
+    """Merge listings, the highest first: each name is what the highest layer makes of it.
+
+    The lowest layer's names come first and in its order, then the upper's, then the others' (KB 15.2).
+    """
+    seen: dict[str, Entry | None] = {}
+    for place in places[:-1]:
+        for name, entry in _entries(mnt, place).items():
+            seen.setdefault(name, entry)
+    lowest = _entries(mnt, places[-1])
+    order = {name: seen.get(name, entry) for name, entry in lowest.items()}
+    for name, entry in seen.items():
+        order.setdefault(name, entry)
+    return [entry for entry in order.values() if entry is not None]
+
+
+def _entries(mnt: Mount, place: Place) -> dict[str, Entry | None]:
+    """Return one layer's names; None for a whiteout."""
+    number, path = place
+    layer = mnt.layer(number)
+    entries: dict[str, Entry | None] = {}
+    # Whiteouts that are attributes count in a listing only where the lower directory says they are there (KB 3.18).
+    with_xattrs = number > 0 and get_mark(layer, path, mnt.marks.opaque) == b"x"
+    for entry in layer.listdir(path):
+        hidden = not mnt.bare and _is_whiteout(mnt, layer, f"{path}/{entry.d_name}", entry.d_type, with_xattrs)
+        entries[entry.d_name] = None if hidden else (number, entry)
+    return entries
+
+
+def _is_whiteout(mnt: Mount, layer: Layer, path: str, kind: int, with_xattrs: bool) -> bool:
+    """Tell whether a listed object is a whiteout; asks the layer only about those that may be one."""
+    if kind in (0, stat.S_IFCHR):
+        return is_whiteout(layer.lstat(path))
+    return with_xattrs and kind == stat.S_IFREG and mnt.lowers.is_whiteout(layer, path, layer.lstat(path))
+
+
+def _is_impure(mnt: Mount, dentry: Dentry) -> bool:
+    assert mnt.upper is not None
+    return dentry.impure or get_mark(mnt.upper, dentry.path, mnt.marks.impure) is not None
+
+
+def _numbered(mnt: Mount, parent: Dentry, number: int, entry: Dirent, has_copies: bool) -> Dirent:
+    """Return the entry with the inode number lstat shows, where that costs no more than the kernel pays (KB 14.12)."""
+    if number == 0 and has_copies:
+        try:
+            dentry = lookup(mnt, parent, entry.d_name)
+            if dentry is not None:
+                return entry._replace(d_ino=attributes(mnt, dentry).st_ino)
+        except OSError:
+            # A name that lists but can't be looked up (KB 10.15) keeps its real number.
+            pass
+    return entry._replace(d_ino=map_numbers(mnt, number, entry.d_ino)[1])
