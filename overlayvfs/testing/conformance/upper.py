@@ -15,6 +15,8 @@ import pytest
 
 from overlayvfs.abi import (
     RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    RENAME_WHITEOUT,
     SEEK_DATA,
     SEEK_HOLE,
     XATTR_CREATE,
@@ -487,6 +489,26 @@ class UpperConformance(LowerConformance):
         layer.rename("/gone", "/f", RENAME_EXCHANGE)
         assert is_whiteout(layer.lstat("/f"))
         assert read(layer, "/gone/f") == b"x"
+
+    def test_noreplace_moves_but_does_not_replace(self, upper: MakeUpper) -> None:
+        layer = upper({"/f": "one", "/g": "two"})
+        with raises_errno(errno.EEXIST):
+            layer.rename("/f", "/g", RENAME_NOREPLACE)
+        assert read(layer, "/g") == b"two"
+        layer.rename("/f", "/h", RENAME_NOREPLACE)
+        assert list(read_tree(layer)) == ["/g", "/h"]
+
+    def test_rename_leaves_a_whiteout_if_asked(self, upper: MakeUpper) -> None:
+        layer = upper({"/d": directory(), "/d/f": "x", "/f": "one", "/g": "two"})
+        layer.rename("/f", "/g", RENAME_WHITEOUT)
+        layer.rename("/d", "/e", RENAME_WHITEOUT)
+        assert is_whiteout(layer.lstat("/f"))
+        assert is_whiteout(layer.lstat("/d"))
+        if layer.capabilities.modes:
+            assert layer.lstat("/f").st_mode == stat.S_IFCHR
+        assert read(layer, "/g") == b"one"
+        assert read(layer, "/e/f") == b"x"
+        assert sorted(entry.d_name for entry in layer.listdir("")) == ["d", "e", "f", "g"]
 
     def test_exchange_with_a_missing_name_is_enoent(self, upper: MakeUpper) -> None:
         layer = upper({"/f": "one"})
