@@ -1,0 +1,165 @@
+"""Open objects of a host directory: one descriptor each, so they stay good whatever happens to the name."""
+
+import errno
+import os
+import stat
+from typing import Self
+
+from overlayvfs.abi import Stat, oserror
+
+_NAMESPACES = ("user.", "trusted.", "security.", "system.")
+
+
+def to_stat(st: os.stat_result) -> Stat:
+    """Return the host's answer as the ABI's value."""
+    return Stat(
+        st.st_mode,
+        st.st_ino,
+        st.st_dev,
+        st.st_nlink,
+        st.st_uid,
+        st.st_gid,
+        st.st_size,
+        st.st_atime_ns,
+        st.st_mtime_ns,
+        st.st_ctime_ns,
+        st.st_blocks,
+        st.st_rdev,
+        st.st_blksize,
+    )
+
+
+def get_attribute(ref: int | str, name: str, *, follow: bool = True) -> bytes:
+    """Return an attribute, ENODATA also where the file system holds none of a namespace there is."""
+    try:
+        return os.getxattr(ref, name, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP and name.startswith(_NAMESPACES):
+            raise oserror(errno.ENODATA) from None
+        raise
+
+
+def list_attributes(ref: int | str, *, follow: bool = True) -> list[str]:
+    """Return all attribute names; none where the file system holds none."""
+    try:
+        return os.listxattr(ref, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return []
+        raise
+
+
+def change_owner(ref: int | str, uid: int, gid: int) -> None:
+    """chown(2) that keeps the set-id bits, which Linux clears for root too (setattr_prepare)."""
+    mode = os.stat(ref).st_mode
+    os.chown(ref, uid, gid)
+    if mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISDIR(mode):
+        os.chmod(ref, stat.S_IMODE(mode))
+
+
+def path_of(fd: int) -> str:
+    """Return a path that means the very object `fd` is open on, a symlink itself included (proc(5), "magic links")."""
+    return f"/proc/self/fd/{fd}"
+
+
+class HostHandle:
+    """An open object of a host directory.
+
+    Made with O_PATH, which opens nothing and is good for attributes; `reopen` opens it for data.
+    """
+
+    __slots__ = ("_read_only", "_ref", "_takes_data", "fd", "kind")
+
+    def __init__(self, fd: int, *, opened: bool = False, read_only: bool = False) -> None:
+        """Own `fd`; `opened` says it is O_RDWR and not O_PATH, `read_only` that nothing may be changed through it."""
+        self.fd = fd
+        self._takes_data = opened
+        self.kind = stat.S_IFMT(os.fstat(fd).st_mode)
+        self._ref: int | str = fd if opened else path_of(fd)
+        self._read_only = read_only
+
+    def reopen(self, flags: int) -> None:
+        """Open for data the very object this handle is of. EACCES ETXTBSY."""
+        fd = os.open(path_of(self.fd), flags | os.O_CLOEXEC)
+        os.close(self.fd)
+        self.fd = self._ref = fd
+        self._takes_data = flags & (os.O_WRONLY | os.O_RDWR) != 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        fd, self.fd, self._ref = self.fd, -1, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        self._check_has_data()
+        data = os.pread(self.fd, size, offset)
+        # Linux reads at most 2 GiB at once, and a network file system what it has at hand.
+        while len(data) < size and (more := os.pread(self.fd, size - len(data), offset + len(data))):
+            data += more
+        return data
+
+    def pwrite(self, data: bytes | memoryview, offset: int) -> int:
+        self._check_has_data()
+        done = os.pwrite(self.fd, data, offset)
+        if done < len(data):
+            rest = memoryview(data)
+            while done < len(rest):
+                done += os.pwrite(self.fd, rest[done:], offset + done)
+        return done
+
+    def truncate(self, size: int) -> None:
+        self._check_has_data()
+        if not self._takes_data:
+            raise oserror(errno.EBADF)  # ftruncate(2) says EINVAL
+        os.ftruncate(self.fd, size)
+
+    def seek_extent(self, offset: int, whence: int) -> int:
+        self._check_has_data()
+        return os.lseek(self.fd, offset, whence)
+
+    def _check_has_data(self) -> None:
+        if self.kind == stat.S_IFREG:
+            return
+        raise oserror(errno.EISDIR if self.kind == stat.S_IFDIR else errno.EINVAL)
+
+    def stat(self) -> Stat:
+        return to_stat(os.fstat(self.fd))
+
+    def chmod(self, mode: int) -> None:
+        os.chmod(self._changeable(), mode)
+
+    def chown(self, uid: int, gid: int) -> None:
+        change_owner(self._changeable(), uid, gid)
+
+    def utime(self, atime_ns: int, mtime_ns: int) -> None:
+        os.utime(self._changeable(), ns=(atime_ns, mtime_ns))
+
+    def getxattr(self, name: str) -> bytes:
+        return get_attribute(self._ref, name)
+
+    def setxattr(self, name: str, value: bytes, flags: int = 0) -> None:
+        os.setxattr(self._changeable(), name, value, flags)
+
+    def removexattr(self, name: str) -> None:
+        os.removexattr(self._changeable(), name)
+
+    def listxattr(self) -> list[str]:
+        return list_attributes(self._ref)
+
+    def sync(self) -> None:
+        if isinstance(self._ref, int):
+            os.fsync(self._ref)
+
+    def _changeable(self) -> int | str:
+        if self._read_only:
+            raise oserror(errno.EROFS)
+        return self._ref

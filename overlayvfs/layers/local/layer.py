@@ -1,0 +1,401 @@
+"""A host directory as a layer, with full metadata and never through a symlink.
+
+Every path is resolved beneath the root's descriptor (beneath.py); the last component is then acted on
+by its own name in the directory found. What the tree shows is what the host has: whiteouts are
+character devices 0/0, marks are attributes, and an upper is one the kernel can mount.
+
+Creating keeps what this process may set and drops the rest, as cp does; only an explicit chown, mknod or
+setxattr is refused, naming the layer.
+"""
+
+import errno
+import itertools
+import os
+import stat
+import weakref
+from collections.abc import Callable, Collection, Hashable, Sequence
+from functools import cached_property, partial
+from typing import Final, TypeVar
+
+from overlayvfs.abi import O_PATH, RENAME_NOREPLACE, Dirent, Stat, StatVfs, oserror
+from overlayvfs.layers.base import INDEX, WORK, Capabilities, Handle
+from overlayvfs.layers.local import names, syscalls
+from overlayvfs.layers.local.beneath import ancestry, identity, open_directory
+from overlayvfs.layers.local.clone import clone
+from overlayvfs.layers.local.handle import HostHandle, get_attribute, list_attributes, to_stat
+from overlayvfs.layers.local.workarea import INDEX_NAME, WORK_NAME, WorkArea
+from overlayvfs.marks import FileHandle
+
+T = TypeVar("T")
+
+_UNUSUAL: Final = frozenset(
+    {
+        errno.EPERM,
+        errno.EACCES,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EBADF,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ESTALE,
+        errno.EOPNOTSUPP,
+        errno.EXDEV,
+        errno.ENOSYS,
+    }
+)
+"""Errnos that say more about this layer than about the path: their message names it."""
+
+
+class LocalLayer:
+    """A directory of the host (Layer and UpperLayer of layers/base.py)."""
+
+    def __init__(
+        self, root: str | os.PathLike[str], workdir: str | os.PathLike[str] | None = None, *, writable: bool = True
+    ) -> None:
+        """Open the directory `root`; symlinks in `root` and `workdir` themselves are followed.
+
+        `workdir` is where WORK and INDEX live, on the same file system; None: in a private directory beside
+        `root` that is gone at close. `writable=False` refuses every change with EROFS and tries nothing out.
+
+        Raises:
+            ENOSYS: this host is not Linux.
+            ENOENT ENOTDIR EACCES: there is no such directory, or none that can be opened.
+
+        """
+        self.name = os.path.abspath(os.fspath(root))
+        if not hasattr(os, "O_PATH"):
+            raise oserror(
+                errno.ENOSYS, self.name, reason="host directories as layers need Linux; copy into memory instead"
+            )
+        self._fd = os.open(self.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._identity = identity(os.fstat(self._fd))
+        self._writable = writable
+        self._area = WorkArea(self.name, self._fd, None if workdir is None else os.path.abspath(os.fspath(workdir)))
+        self._prepared = False
+        self._numbers = itertools.count()
+        self._finalizer = weakref.finalize(self, _let_go, self._fd, self._area)
+
+    # What the layer is
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        # Of a lower only what is there counts, and it must not be written to.
+        if not self._writable:
+            return Capabilities()
+        return self._area.probe()
+
+    def identity(self) -> Hashable:
+        return self._identity
+
+    def ancestry(self) -> Sequence[Hashable]:
+        return ancestry(self._fd)
+
+    def statvfs(self) -> StatVfs:
+        vfs = os.fstatvfs(self._fd)
+        return StatVfs(
+            vfs.f_bsize,
+            vfs.f_frsize,
+            vfs.f_blocks,
+            vfs.f_bfree,
+            vfs.f_bavail,
+            vfs.f_files,
+            vfs.f_ffree,
+            vfs.f_favail,
+            vfs.f_flag,
+            vfs.f_namemax,
+        )
+
+    def sync(self) -> None:
+        syscalls.syncfs(self._fd)
+
+    def close(self) -> None:
+        self._finalizer()
+        self._fd = -1
+
+    # From a path to a directory and a name in it
+
+    def _locate(self, path: str) -> tuple[int, str]:
+        """Return the directory a path starts at and the rest of the path, relative."""
+        if "\0" not in path:
+            return self._fd, path[1:]
+        for private, name in ((WORK, WORK_NAME), (INDEX, INDEX_NAME)):
+            if path == private or path.startswith(private + "/"):
+                top = self._area.find()
+                return top, name + path[len(private) :]
+        raise oserror(errno.ENOENT, path)
+
+    def _parent(self, path: str) -> tuple[int, str, int]:
+        """Return the directory a path's last name is in, that name, and the descriptor to close after use (or -1)."""
+        top, relative = self._locate(path)
+        above, _, name = relative.rpartition("/")
+        if name == "..":
+            raise oserror(errno.ENOTDIR, path, reason="no path of a layer climbs")
+        if not above:
+            return top, name or ".", -1
+        fd = open_directory(top, above)
+        return fd, name, fd
+
+    def _at(self, path: str, act: Callable[[int, str], T]) -> T:
+        """Return `act(directory, name)` for the directory the path's last name is in, reached through no symlink."""
+        try:
+            directory, name, opened = self._parent(path)
+            try:
+                return act(directory, name)
+            finally:
+                if opened >= 0:
+                    os.close(opened)
+        except OSError as error:
+            raise self._explained(error, path) from None
+
+    def _at_both(self, src: str, dst: str, act: Callable[[int, str, int, str], None]) -> None:
+        opened: list[int] = []
+        try:
+            src_directory, src_name, fd = self._parent(src)
+            opened.append(fd)
+            dst_directory, dst_name, fd = self._parent(dst)
+            opened.append(fd)
+            act(src_directory, src_name, dst_directory, dst_name)
+        except OSError as error:
+            raise self._explained(error, src, dst) from None
+        finally:
+            for fd in opened:
+                if fd >= 0:
+                    os.close(fd)
+
+    def _explained(self, error: OSError, path: str, path2: str | None = None) -> OSError:
+        if error.errno in _UNUSUAL:
+            return oserror(error.errno, path, path2, reason=self.name)
+        error.filename, error.filename2 = path, path2
+        return error
+
+    def _check_writable(self, path: str) -> None:
+        if not self._writable:
+            raise oserror(errno.EROFS, path, reason=self.name)
+
+    # Reading
+
+    def lstat(self, path: str) -> Stat:
+        return self._at(path, names.lstat)
+
+    def names(self, path: str) -> Collection[str] | None:
+        return self._listed(path, names.cheap_names)
+
+    def listdir(self, path: str) -> list[Dirent]:
+        return self._listed(path, names.entries)
+
+    def _listed(self, path: str, act: Callable[[int], T]) -> T:
+        try:
+            top, relative = self._locate(path)
+            fd = open_directory(top, relative or ".", os.O_RDONLY)
+            try:
+                return act(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise self._explained(error, path) from None
+
+    def readlink(self, path: str) -> str:
+        return self._at(path, lambda directory, name: os.readlink(name, dir_fd=directory))
+
+    def getxattr(self, path: str, name: str) -> bytes:
+        return self._at(
+            path, lambda directory, last: get_attribute(names.name_path(directory, last), name, follow=False)
+        )
+
+    def listxattr(self, path: str) -> list[str]:
+        return self._at(path, lambda directory, last: list_attributes(names.name_path(directory, last), follow=False))
+
+    def open(self, path: str, *, writable: bool = False) -> Handle:
+        if writable:
+            self._check_writable(path)
+        open_handle = partial(names.open_handle, writable=writable, read_only=not self._writable)
+        return self._at(path, open_handle)
+
+    # Origin marks
+
+    @cached_property
+    def _uuid(self) -> bytes:
+        try:
+            return syscalls.fs_uuid(self._fd)
+        except OSError:
+            # Before Linux 6.9 nobody is told; overlayfs itself takes zeros where a file system has none.
+            return bytes(16)
+
+    def file_handle(self, path: str) -> bytes | None:
+        try:
+            kind, body = self._at(path, syscalls.name_to_handle)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EOVERFLOW, errno.ENOSYS):
+                return None
+            raise
+        return FileHandle(self._uuid, kind, body).encode()
+
+    def find_handle(self, value: bytes, hint: str | None = None) -> Stat | None:
+        handle = FileHandle.decode(value)
+        if handle is None or handle.uuid != self._uuid:
+            return None
+        if hint is not None:
+            try:
+                if self.file_handle(hint) == value:
+                    return self.lstat(hint)
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+        return self._found_by_handle(handle)
+
+    def _found_by_handle(self, handle: FileHandle) -> Stat | None:
+        try:
+            fd = syscalls.open_by_handle(self._fd, handle.kind, handle.body, O_PATH)
+        except OSError:
+            # Not privileged to ask, gone (ESTALE), or nothing this file system made.
+            return None
+        try:
+            st = to_stat(os.fstat(fd))
+            if st.st_nlink == 0:
+                return None
+            # As the kernel: a directory must be below the layer's root, of a file nobody can tell (ovl_acceptable).
+            if stat.S_ISDIR(st.st_mode) and self._identity not in ancestry(fd):
+                return None
+            return st
+        finally:
+            os.close(fd)
+
+    # The work area
+
+    def prepare(self, *, index: bool) -> None:
+        self._check_writable(self.name)
+        self._area.open()
+        if not self.capabilities.marks:
+            reason = "this file system holds no whiteouts (character devices 0/0) or no extended attributes"
+            raise oserror(errno.EINVAL, self.name, reason=f"{reason}, so it can be no upper")
+        self._area.remove(WORK_NAME)
+        # Mode 0 as the kernel's: nobody else is to look. Without privilege we could not look ourselves.
+        mode = 0 if os.geteuid() == 0 else 0o700
+        self._area.make(WORK_NAME, mode)
+        if index:
+            self._area.make(INDEX_NAME, mode)
+        self._prepared = True
+
+    def release(self, *, keep_index: bool) -> None:
+        if not self._prepared:
+            return
+        self._prepared = False
+        self._area.remove(WORK_NAME)
+        if not keep_index:
+            self._area.remove(INDEX_NAME)
+        if self._area.is_private:
+            self._area.dispose()
+
+    # Making
+
+    def create(self, path: str, mode: int, uid: int, gid: int) -> Handle:
+        return self._make(path, partial(names.create, mode=mode, uid=uid, gid=gid), mode, uid, gid)
+
+    def tmpfile(self, mode: int, uid: int, gid: int) -> Handle:
+        self._check_writable(self.name)
+        where = WORK if self._prepared else ""
+        return self._at(where, lambda directory, name: names.unnamed(directory, name, mode, uid, gid))
+
+    def mkdir(self, path: str, mode: int, uid: int, gid: int) -> None:
+        def make(directory: int, name: str) -> None:
+            os.mkdir(name, mode, dir_fd=directory)
+            names.settle(directory, name, mode, uid, gid)
+
+        self._make(path, make, mode, uid, gid)
+
+    def mknod(self, path: str, mode: int, rdev: int, uid: int, gid: int) -> None:
+        def make(directory: int, name: str) -> None:
+            os.mknod(name, mode, rdev, dir_fd=directory)
+            names.settle(directory, name, stat.S_IMODE(mode), uid, gid)
+
+        self._make(path, make, stat.S_IMODE(mode), uid, gid)
+
+    def symlink(self, target: str, path: str, uid: int, gid: int) -> None:
+        def make(directory: int, name: str) -> None:
+            os.symlink(target, name, dir_fd=directory)
+            names.settle(directory, name, 0o777, uid, gid)
+
+        self._make(path, make, 0, uid, gid)
+
+    def _make(self, path: str, make: Callable[[int, str], T], mode: int, uid: int, gid: int) -> T:
+        """Make an object at `path`: in place or, where owner and mode can't be right at once, in WORK first."""
+        self._check_writable(path)
+        if not self._needs_staging(path, mode, uid, gid):
+            return self._at(path, make)
+        staged = f"{WORK}/made-{next(self._numbers)}"
+        made = self._at(staged, make)
+        try:
+            self._at_both(staged, path, partial(names.rename, flags=RENAME_NOREPLACE))
+        except OSError as error:
+            self._at(staged, names.remove_tree)
+            raise self._explained(error, path) from None
+        return made
+
+    def _needs_staging(self, path: str, mode: int, uid: int, gid: int) -> bool:
+        if not self._prepared or path.startswith(WORK):
+            return False
+        # Only root may give objects away, and bits an ordinary umask leaves alone are made at once.
+        return os.geteuid() == 0 and ((uid, gid) != (0, os.getegid()) or mode & 0o7022 != 0)
+
+    def link(self, src: str, dst: str) -> None:
+        self._check_writable(dst)
+        self._at_both(src, dst, names.link)
+
+    # Removing and renaming
+
+    def unlink(self, path: str) -> None:
+        self._check_writable(path)
+        self._at(path, lambda directory, name: os.unlink(name, dir_fd=directory))
+
+    def rmdir(self, path: str) -> None:
+        self._check_writable(path)
+        self._at(path, lambda directory, name: os.rmdir(name, dir_fd=directory))
+
+    def rename(self, src: str, dst: str, flags: int = 0) -> None:
+        self._check_writable(src)
+        self._at_both(src, dst, partial(names.rename, flags=flags))
+
+    # Attributes
+
+    def chmod(self, path: str, mode: int) -> None:
+        self._with_object(path, lambda handle: handle.chmod(mode))
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        self._with_object(path, lambda handle: handle.chown(uid, gid))
+
+    def _with_object(self, path: str, act: Callable[[HostHandle], None]) -> None:
+        self._check_writable(path)
+
+        def on_object(directory: int, name: str) -> None:
+            with names.object_handle(directory, name, read_only=False) as handle:
+                act(handle)
+
+        self._at(path, on_object)
+
+    def utime(self, path: str, atime_ns: int, mtime_ns: int) -> None:
+        self._check_writable(path)
+        times = (atime_ns, mtime_ns)
+        self._at(path, lambda fd, name: os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False))
+
+    def setxattr(self, path: str, name: str, value: bytes, flags: int = 0) -> None:
+        self._check_writable(path)
+        self._at(
+            path, lambda fd, last: os.setxattr(names.name_path(fd, last), name, value, flags, follow_symlinks=False)
+        )
+
+    def removexattr(self, path: str, name: str) -> None:
+        self._check_writable(path)
+        self._at(path, lambda fd, last: os.removexattr(names.name_path(fd, last), name, follow_symlinks=False))
+
+    # Data
+
+    def clone(self, src: Handle, dst: Handle, size: int) -> bool:
+        if not isinstance(src, HostHandle) or not isinstance(dst, HostHandle):
+            return False
+        return clone(src.fd, dst.fd, size)
+
+
+def _let_go(fd: int, area: WorkArea) -> None:
+    area.dispose()
+    os.close(fd)
