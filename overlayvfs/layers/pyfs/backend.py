@@ -1,0 +1,194 @@
+"""A PyFilesystem that isn't trusted: every call on it is made here, errors come out as errnos, answers are checked.
+
+Paths are PyFilesystem's ("/", "/a/b"). Nothing here knows marks, inode numbers or what to do about a failure.
+"""
+
+import errno
+from collections.abc import Hashable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO, Final, cast
+
+from fs.base import FS
+from fs.info import Info
+from fs.memoryfs import MemoryFS
+from fs.osfs import OSFS
+from fs.permissions import Permissions
+from fs.wrapfs import WrapFS
+
+from overlayvfs.abi import Stat, check_name, oserror
+from overlayvfs.layers.pyfs import attributes
+from overlayvfs.layers.pyfs.errors import os_errors
+
+ROOT: Final = "/"
+
+
+class Backend:
+    """One `fs.base.FS` and what it says of itself."""
+
+    def __init__(self, fs: FS) -> None:
+        self.name = _name_of(fs)
+        self._fs = fs
+        with os_errors(self.name, ROOT):
+            meta = fs.getmeta()
+            # Every view of one FS shares it. It is held around reads too: files of a TarFS share a position.
+            self.lock: AbstractContextManager[object] = fs.lock()
+            offered = fs.getinfo(ROOT, attributes.EVERYTHING).raw
+            self.base, self.base_path = unwrapped(fs)
+        self.read_only = bool(meta.get("read_only"))
+        self.is_network = bool(meta.get("network"))
+        self.tells_links = "lstat" in offered
+        self._namespaces = attributes.wanted(offered)
+        in_memory = type(self.base).movedir is MemoryFS.movedir
+        self.moves_in_place = in_memory or bool(meta.get("supports_rename"))
+        """Moving a file keeps its attributes; elsewhere it is a copy and a removal."""
+        self.moves_trees = in_memory
+        """Moving a directory is one step; elsewhere PyFilesystem copies all below, and may stop half way."""
+
+    def ancestry(self) -> list[Hashable]:
+        """Return what tells the root and each directory above it from others; host directories as LocalLayer does."""
+        if isinstance(self.base, OSFS):
+            top = Path(self.base.getsyspath(self.base_path)).resolve()
+            stats = [directory.stat() for directory in (top, *top.parents)]
+            return [("host", st.st_dev, st.st_ino) for st in stats]
+        above = PurePosixPath(self.base_path)
+        return [("pyfs", id(self.base), str(path)) for path in (above, *above.parents)]
+
+    # Asking
+
+    def stat(self, path: str) -> Stat:
+        with os_errors(self.name, path):
+            return attributes.attributes(self._fs.getinfo(path, self._namespaces).raw)
+
+    def find(self, path: str) -> Stat | None:
+        """Return the object's attributes, None where there is none (or can be none: the name is too long)."""
+        try:
+            return self.stat(path)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR):
+                return None
+            raise
+
+    def is_there(self, path: str) -> bool:
+        """Tell whether a name is taken, also by a symlink that dangles, which can be listed and not asked about."""
+        if self.find(path) is not None:
+            return True
+        parent, _, name = path.rpartition("/")
+        return self.tells_links and name in self.names(parent or ROOT)
+
+    def target(self, path: str) -> str:
+        """Return where a symlink points. EIO: the backend says it is one, and not where to."""
+        with os_errors(self.name, path):
+            told = attributes.target(self._fs.getinfo(path, ("link",)).raw)
+        if told is None:
+            raise oserror(errno.EIO, path, reason=f"{self.name}: shows a symlink and not where it points")
+        return told
+
+    def scan(self, path: str) -> list[tuple[str, Stat]]:
+        """Return a directory's names with their attributes, in one call. EIO: a name no directory can have."""
+        with os_errors(self.name, path):
+            told: list[Info] = list(self._fs.scandir(path, self._namespaces))
+            found = {str(info.raw["basic"]["name"]): attributes.attributes(info.raw) for info in told}
+        self._check_names(path, [info.raw["basic"]["name"] for info in told])
+        return list(found.items())
+
+    def names(self, path: str) -> list[str]:
+        """Return a directory's names. EIO: a name no directory can have."""
+        with os_errors(self.name, path):
+            told: list[Any] = list(self._fs.listdir(path))
+        self._check_names(path, told)
+        return list(dict.fromkeys(told))
+
+    def _check_names(self, path: str, names: Iterable[object]) -> None:
+        for name in names:
+            # A name twice is one name; these would lead out of the directory, or nowhere.
+            if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name or _too_long(name):
+                raise oserror(errno.EIO, path, reason=f"{self.name}: lists a name no directory can have: {name!r:.300}")
+
+    # Changing: each is one call, and a failing one may have done its work or part of it
+
+    def make_file(self, path: str) -> None:
+        """Make an empty file. EEXIST: there is one."""
+        with os_errors(self.name, path):
+            made = self._fs.create(path)
+        if not made:
+            raise oserror(errno.EEXIST, path)
+
+    def make_dir(self, path: str, mode: int | None) -> None:
+        with os_errors(self.name, path):
+            self._fs.makedir(path, None if mode is None else Permissions(mode=mode))
+
+    def remove(self, path: str) -> None:
+        with os_errors(self.name, path):
+            self._fs.remove(path)
+
+    def remove_dir(self, path: str) -> None:
+        with os_errors(self.name, path):
+            self._fs.removedir(path)
+
+    def move_file(self, src: str, dst: str) -> None:
+        with os_errors(self.name, src):
+            # The caller knows that dst is free; without `overwrite` PyFilesystem asks again.
+            self._fs.move(src, dst, overwrite=True)
+
+    def move_dir(self, src: str, dst: str) -> None:
+        with os_errors(self.name, src):
+            self._fs.movedir(src, dst, create=True)
+
+    def set_times(self, path: str, atime_ns: int | None, mtime_ns: int) -> None:
+        times: dict[str, object] = {"modified": attributes.seconds(mtime_ns)}
+        if atime_ns is not None:
+            times["accessed"] = attributes.seconds(atime_ns)
+        self._set_info(path, {"details": times})
+
+    def set_mode(self, path: str, mode: int) -> None:
+        self._set_info(path, {"access": {"permissions": Permissions(mode=mode).dump()}})
+
+    def set_owner(self, path: str, uid: int, gid: int) -> None:
+        self._set_info(path, {"access": {"uid": uid, "gid": gid}})
+
+    def _set_info(self, path: str, raw: dict[str, dict[str, object]]) -> None:
+        with os_errors(self.name, path):
+            self._fs.setinfo(path, raw)
+
+    # Data
+
+    def open(self, path: str, *, writable: bool) -> BinaryIO:
+        with os_errors(self.name, path):
+            return self._fs.openbin(path, "r+b" if writable else "rb")
+
+    def upload(self, path: str, data: IO[bytes]) -> None:
+        """Make a file's contents those of `data` from its position."""
+        with os_errors(self.name, path):
+            self._fs.upload(path, cast(BinaryIO, data))
+
+    def calls(self, path: str) -> AbstractContextManager[None]:
+        """Return the block in which a file object of this backend is used: its errors come out as errnos too."""
+        return os_errors(self.name, path)
+
+    def lie(self, path: str, what: str) -> OSError:
+        """Return the EIO for an answer that can't be true."""
+        return oserror(errno.EIO, path, reason=f"{self.name}: {what}")
+
+
+def unwrapped(fs: FS) -> tuple[FS, str]:
+    """Return the FS that holds the tree, and where in it, below all SubFS and other wrappers."""
+    path = ROOT
+    while isinstance(fs, WrapFS):
+        fs, path = fs.delegate_path(path)
+    return fs, path.rstrip("/") or ROOT
+
+
+def _too_long(name: str) -> bool:
+    try:
+        check_name(name)
+    except (OSError, UnicodeError):
+        return True
+    return False
+
+
+def _name_of(fs: FS) -> str:
+    try:
+        return str(fs)
+    except Exception:  # noqa: BLE001 - a name is for messages, and one is needed to complain
+        return type(fs).__name__

@@ -1,0 +1,81 @@
+"""What a PyFilesystem keeps of what it is told: nothing says so in advance, so it is tried out, once, in WORK."""
+
+import errno
+import stat
+from collections.abc import Callable
+from typing import Final
+
+from overlayvfs.abi import Stat, oserror
+from overlayvfs.layers.pyfs.backend import Backend
+from overlayvfs.layers.pyfs.spelling import RESERVED, STORED_WORK
+from overlayvfs.layers.pyfs.steps import Kept
+
+_DIR: Final = f"{STORED_WORK}/{RESERVED}.probe"
+_FILE: Final = f"{_DIR}/file"
+_OTHER: Final = f"{_DIR}/other"
+_WHEN: Final = 1_000_000_000 * 10**9
+"""A time no clock gives (ns), in whole seconds: some keep no more."""
+
+
+def probe(backend: Backend) -> Kept:
+    """Return what is kept of modes, owners and times, and how files are written; WORK is left as it was.
+
+    Raises:
+        EINVAL: what was written does not show (a wrapper that caches for ever).
+        EROFS, EACCES, ...: it can't be written at all.
+
+    """
+    backend.make_dir(_DIR, None)
+    backend.make_file(_FILE)
+    if backend.find(_FILE) is None:
+        raise oserror(errno.EINVAL, reason=f"{backend.name} can't be an upper: it does not show what was just written")
+    kept = Kept(
+        times=_keeps(backend, lambda: backend.set_times(_FILE, _WHEN, _WHEN), lambda st: st.st_mtime_ns == _WHEN),
+        # With a set-id bit: nine of the twelve bits are not a mode.
+        modes=_keeps(backend, lambda: backend.set_mode(_FILE, 0o4710), lambda st: stat.S_IMODE(st.st_mode) == 0o4710),
+        owners=_keeps(backend, lambda: backend.set_owner(_FILE, 12, 34), lambda st: (st.st_uid, st.st_gid) == (12, 34)),
+        stamps_parents=_stamps_parents(backend),
+        writes_in_place=not backend.is_network and _writes_in_place(backend),
+    )
+    backend.remove(_OTHER)
+    backend.remove(_FILE)
+    backend.remove_dir(_DIR)
+    return kept
+
+
+def _keeps(backend: Backend, change: Callable[[], None], shows: Callable[[Stat], bool]) -> bool:
+    """Tell whether a change of the file's attributes is kept. One that fails, however it does, is not."""
+    try:
+        change()
+    except OSError:
+        return False
+    return shows(backend.stat(_FILE))
+
+
+def _stamps_parents(backend: Backend) -> bool:
+    """Tell whether a new name changes the directory's mtime (and make one)."""
+    try:
+        backend.set_times(_DIR, _WHEN, _WHEN)
+    except OSError:
+        pass
+    backend.make_file(_OTHER)
+    return backend.stat(_DIR).st_mtime_ns != _WHEN
+
+
+def _writes_in_place(backend: Backend) -> bool:
+    """Tell whether one file object reads and writes at any offset, and others see it at once."""
+    try:
+        with backend.open(_FILE, writable=True) as file, backend.calls(_FILE):
+            file.write(b"abcdef")
+            file.seek(1)
+            file.write(b"B")
+            file.flush()
+            file.seek(0)
+            file.truncate(5)
+            file.flush()
+            file.seek(0)
+            seen_here = file.read(9)
+            seen_size = backend.stat(_FILE).st_size
+    except OSError:
+        return False
+    return (seen_here, seen_size) == (b"aBcde", 5)
