@@ -101,5 +101,10 @@ def test_table_a_has_a_row_for_every_operation_and_state():
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_table_a(make_box, operation, option_set):
     expected = expected_cells(operation, option_set)
+    if not make_box().keeps_origins:
+        # There a copy of a symlink has no origin mark (KB 14.9).
+        expected = {
+            state: cell for state, cell in expected.items() if not state.endswith(("symlink to file", "symlink"))
+        }
     seen = {state: seen_cell(make_box(), state, operation, OPTION_SETS[option_set]) for state in expected}
     assert seen == expected

@@ -1,8 +1,8 @@
 """KB's table B: rename of a source in every state onto a target in every state, and its effect.
 
-The table is data/kb_table_b.json: a matrix of results per value of redirect_dir, and effects on the upper. Some failures
-have one: whether an upper directory is empty Linux leaves to the upper's own rename, and by then the moved directory
-has been copied up and has got its mark.
+The table is data/kb_table_b.json: a matrix of results per value of redirect_dir, and effects on the upper. Some
+failures have one: whether an upper directory is empty Linux leaves to the upper's own rename, and by then the moved
+directory has been copied up and has got its mark.
 """
 
 import json

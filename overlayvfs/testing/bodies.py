@@ -111,6 +111,22 @@ class Box(ABC):
         self._mounted()
         return self._snapshot(which)
 
+    @property
+    def keeps_origins(self) -> bool:
+        """Tell whether every copy can carry the file handle of its origin.
+
+        Where marks are spelt user.overlay.* symlinks can't, and a user namespace can't decode any (KB 14.9, 14.10).
+        """
+        return True
+
+    def require_origins(self) -> None:
+        """Skip the test on a body that can't keep origins."""
+        if not self.keeps_origins:
+            raise Unsupported("no usable origin marks in the user namespace or in user.overlay.* (KB 14.9, 14.10)")
+
+    def require_root(self) -> None:
+        """Skip the test on a body whose caller has not all rights of the host's root (CAP_FSETID, any owner)."""
+
     def read(self, path: str) -> bytes:
         """Return a file's contents."""
         fd = self.os.open(path, os.O_RDONLY)
@@ -185,6 +201,16 @@ class KernelBox(Box):
     def __init__(self) -> None:
         super().__init__()
         self._mount: KernelMount | None = None
+
+    @property
+    def keeps_origins(self) -> bool:
+        """Tell whether the mount is the reference one."""
+        return Kernel.find().kind == "root"
+
+    def require_root(self) -> None:
+        """Skip the test in a user namespace: its root is an ordinary user to the file systems of the host."""
+        if Kernel.find().kind != "root":
+            raise Unsupported("root of a user namespace has not all rights of the host's root")
 
     def run(self, ops: Sequence[Op]) -> list[Outcome]:
         """Execute operations in one round trip."""
@@ -304,6 +330,16 @@ class EngineOnHost(EngineBox):
     def __init__(self) -> None:
         super().__init__()
         self._directory = tempfile.mkdtemp(prefix="overlayvfs-box-", dir=HOST_DIRECTORY)
+
+    @property
+    def keeps_origins(self) -> bool:
+        """Tell whether marks are spelt trusted.overlay.*."""
+        return os.geteuid() == 0
+
+    def require_root(self) -> None:
+        """Skip the test unless this process is root: host layers are written with its rights."""
+        if os.geteuid() != 0:
+            raise Unsupported("host layers are written with the rights of this process, and it is not root")
 
     def _start(self, stack: Stack) -> None:
         os.mkdir(f"{self._directory}/work")

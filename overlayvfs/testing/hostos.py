@@ -64,7 +64,7 @@ class Listed:
     path: str
     number: int
     mode: int
-    target_mode: int | None
+    target_mode: int
 
     def inode(self) -> int:
         """Return d_ino."""
@@ -76,11 +76,11 @@ class Listed:
 
     def is_dir(self, *, follow_symlinks: bool = True) -> bool:
         """Tell whether the entry is a directory or, unless told otherwise, points to one."""
-        return stat.S_ISDIR((self.target_mode if follow_symlinks else self.mode) or 0)
+        return stat.S_ISDIR(self.target_mode if follow_symlinks else self.mode)
 
     def is_file(self, *, follow_symlinks: bool = True) -> bool:
         """Tell whether the entry is a regular file or, unless told otherwise, points to one."""
-        return stat.S_ISREG((self.target_mode if follow_symlinks else self.mode) or 0)
+        return stat.S_ISREG(self.target_mode if follow_symlinks else self.mode)
 
 
 class HostOs:
@@ -141,7 +141,8 @@ class MergedOs(HostOs):
 
     def listdir(self, path: str | int = "/") -> list[str]:
         """Call os.listdir; names that are only whiteouts are left out."""
-        return [entry.name for entry in self.scandir(path)]
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if not _is_leak(path, entry)]
 
     def scandir(self, path: str | int = "/") -> list[Listed]:
         """Read a directory as os.scandir does; names that are only whiteouts are left out."""
@@ -176,6 +177,10 @@ def _type_of(entry: "os.DirEntry[str]") -> int:
 
 
 def _target_type_of(entry: "os.DirEntry[str]") -> int:
-    if entry.is_dir():
-        return stat.S_IFDIR
-    return stat.S_IFREG if entry.is_file() else 0
+    try:
+        if entry.is_dir():
+            return stat.S_IFDIR
+        return stat.S_IFREG if entry.is_file() else 0
+    except OSError:
+        # A symlink that leads nowhere (ELOOP, ENOTDIR): os.DirEntry raises when asked, a record has no such moment.
+        return 0
