@@ -124,8 +124,15 @@ class Box(ABC):
         if not self.keeps_origins:
             raise Unsupported("no usable origin marks in the user namespace or in user.overlay.* (KB 14.9, 14.10)")
 
+    @property
+    def acts_as_root(self) -> bool:
+        """Tell whether calls are made with all rights of root (any owner, set-id bits kept at writing)."""
+        return True
+
     def require_root(self) -> None:
-        """Skip the test on a body whose caller has not all rights of the host's root (CAP_FSETID, any owner)."""
+        """Skip the test on a body that can't act as root."""
+        if not self.acts_as_root:
+            raise Unsupported("calls are made here without the rights of the host's root")
 
     def read(self, path: str) -> bytes:
         """Return a file's contents."""
@@ -207,10 +214,10 @@ class KernelBox(Box):
         """Tell whether the mount is the reference one."""
         return Kernel.find().kind == "root"
 
-    def require_root(self) -> None:
-        """Skip the test in a user namespace: its root is an ordinary user to the file systems of the host."""
-        if Kernel.find().kind != "root":
-            raise Unsupported("root of a user namespace has not all rights of the host's root")
+    @property
+    def acts_as_root(self) -> bool:
+        """Tell whether this is no user namespace: its root is an ordinary user to the file systems of the host."""
+        return Kernel.find().kind == "root"
 
     def run(self, ops: Sequence[Op]) -> list[Outcome]:
         """Execute operations in one round trip."""
@@ -336,10 +343,10 @@ class EngineOnHost(EngineBox):
         """Tell whether marks are spelt trusted.overlay.*."""
         return os.geteuid() == 0
 
-    def require_root(self) -> None:
-        """Skip the test unless this process is root: host layers are written with its rights."""
-        if os.geteuid() != 0:
-            raise Unsupported("host layers are written with the rights of this process, and it is not root")
+    @property
+    def acts_as_root(self) -> bool:
+        """Tell whether this process is root: host layers are written with its rights."""
+        return os.geteuid() == 0
 
     def _start(self, stack: Stack) -> None:
         os.mkdir(f"{self._directory}/work")
