@@ -20,6 +20,7 @@ from overlayvfs.testing.ops import Op, Outcome
 from overlayvfs.testing.snapshots import Snapshot
 from overlayvfs.testing.stacks import Stack
 
+START_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 60.0
 """How long the worker may take for one request: mounts and calls take milliseconds, a hang takes for ever."""
 
@@ -65,7 +66,8 @@ class Kernel:
         theirs.close()
         self._connection = Connection(ours.detach())
         atexit.register(self.close)
-        outcome, text = self._receive("its start")
+        # Starting a Python is slower than any answer, and says nothing about the kernel.
+        outcome, text = self._receive("its start", START_SECONDS)
         if outcome == "error":
             self.close()
             raise NoOracle(text)
@@ -158,18 +160,18 @@ class Kernel:
             self._lose(f"died before {method}")
 
     def _answer(self, question: str) -> Any:
-        outcome, value = self._receive(question)
+        outcome, value = self._receive(question, self._answer_seconds)
         if outcome == "error":
             raise value
         if outcome == "failure":
             raise OracleError(f"the kernel's worker failed at {question[:500]}:\n{value}")
         return value
 
-    def _receive(self, question: str) -> tuple[str, Any]:
+    def _receive(self, question: str, seconds: float) -> tuple[str, Any]:
         try:
-            if not self._connection.poll(self._answer_seconds):
+            if not self._connection.poll(seconds):
                 self._process.kill()
-                self._lose(f"did not answer {question[:500]} within {self._answer_seconds:g} s")
+                self._lose(f"did not answer {question[:500]} within {seconds:g} s")
             outcome, value = self._connection.recv()
         except (EOFError, ConnectionResetError):
             self._lose(f"died at {question[:500]}")
@@ -232,7 +234,7 @@ class RemoteOs:
 
 
 def _preferred_kind() -> str:
-    """Return OVERLAYVFS_ORACLE if set ("root", "userns"), else the best this user can hope for."""
+    """Return OVERLAYVFS_ORACLE if set ("root", "userns", "none"), else the best this user can hope for."""
     return os.environ.get("OVERLAYVFS_ORACLE") or ("root" if os.geteuid() == 0 else "userns")
 
 
@@ -240,6 +242,8 @@ def _preferred_kind() -> str:
 def _found(kind: str) -> Kernel:
     if sys.platform != "linux":
         raise NoOracle(f"no overlayfs on {sys.platform}")
+    if kind == "none":
+        raise NoOracle("switched off by OVERLAYVFS_ORACLE=none")
     try:
         return Kernel(kind)
     except NoOracle as first:

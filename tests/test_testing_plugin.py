@@ -1,0 +1,92 @@
+"""The pytest plugin of the test kit, as somebody else's test suite sees it."""
+
+import sys
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+ONE_TEST = """
+def test_one(box):
+    box.lower({"/f": "x"})
+    assert box.tree() == {"/f": "x"}
+"""
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """A suite of one box test; returns a function that runs it in a fresh process with these arguments."""
+    monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
+    monkeypatch.delenv("CI", raising=False)
+    pytester.makeconftest('pytest_plugins = ["overlayvfs.testing.plugin"]')
+    pytester.makepyfile(ONE_TEST)
+    return lambda *arguments: pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rs", *arguments)
+
+
+def test_a_box_test_runs_on_every_body_and_the_header_names_the_oracle(suite, oracle):
+    result = suite("-v")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(
+        [
+            f"overlayvfs oracle: {oracle.description}",
+            "overlayvfs seed: * (--seed)",
+            "*test_one?kernel? PASSED*",
+            "*test_one?engine-memory? PASSED*",
+            "*test_one?engine-local? PASSED*",
+        ]
+    )
+
+
+def test_without_an_oracle_the_kernels_turn_is_skipped_with_the_reason(suite, monkeypatch):
+    monkeypatch.setenv("OVERLAYVFS_ORACLE", "none")
+    result = suite()
+    result.assert_outcomes(passed=2, skipped=1)
+    result.stdout.fnmatch_lines(
+        ["overlayvfs oracle: none (switched off*", "SKIPPED*no overlay mount can be made here*"]
+    )
+
+
+def test_without_an_oracle_the_kernels_turn_fails_under_ci(suite, monkeypatch):
+    monkeypatch.setenv("OVERLAYVFS_ORACLE", "none")
+    monkeypatch.setenv("CI", "true")
+    result = suite()
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*no overlay mount can be made here: switched off*"])
+
+
+def test_bodies_can_be_chosen_and_unknown_ones_are_refused(suite):
+    suite("--bodies=engine-memory").assert_outcomes(passed=1)
+    result = suite("--bodies=engine-memory,toaster")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--bodies: unknown toaster; there are kernel, *"])
+
+
+def test_a_given_seed_is_the_one_that_is_printed(suite):
+    suite("--bodies=engine-memory", "--seed=77").stdout.fnmatch_lines(["overlayvfs seed: 77 (--seed)"])
+
+
+def test_a_lower_that_changed_fails_the_test(pytester, suite):
+    pytester.makepyfile(
+        """
+        def test_one(box):
+            box.lower({"/d/f": "x"})
+            box.os.listdir("/")
+            box._layers[0].os.unlink("/d/f")
+        """
+    )
+    result = suite("--bodies=engine-memory")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*AssertionError: lower 0 changed:", "*/d/f: expected file, found nothing"])
+
+
+def test_what_a_body_cannot_have_is_a_skip_with_the_reason(pytester, suite):
+    pytester.makepyfile(
+        """
+        def test_one(box):
+            box.lower({"/f": "x"})
+            box.mount(separate=False)
+        """
+    )
+    result = suite("--bodies=engine-memory")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*every MemoryFS is a file system of its own"])
