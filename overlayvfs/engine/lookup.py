@@ -19,6 +19,8 @@ def lookup(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
         EINVAL, EACCES, EPERM, EIO: as LowerStack.lookup, for marks in the upper too.
 
     """
+    if mnt.bare:
+        return _look_up_bare(mnt, parent, name)
     try:
         return parent.children[name]
     except KeyError:
@@ -26,6 +28,20 @@ def lookup(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
     check_name(name)
     dentry = None if parent.unlinked else _look_up(mnt, parent, name)
     parent.children[name] = dentry
+    return dentry
+
+
+def _look_up_bare(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
+    """Look a name up in a layer without a union, each time anew: overlays it is a layer of write to it too."""
+    check_name(name)
+    assert mnt.upper is not None
+    st = None if parent.unlinked else upper_stat(mnt.upper, f"{parent.path}/{name}")
+    if st is None:
+        parent.children.pop(name, None)
+        return None
+    dentry = parent.children.get(name)
+    if dentry is None or dentry.kind != stat.S_IFMT(st.st_mode):
+        dentry = parent.children[name] = Dentry(name, parent, True, None, stat.S_IFMT(st.st_mode))
     return dentry
 
 

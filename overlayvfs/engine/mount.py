@@ -165,7 +165,8 @@ class Mount:
             if self.closed:
                 return
             self.closed = True
-            if self.upper is not None:
+            # A bare layer was never claimed: its WORK is that of an overlay it is the upper of.
+            if self.upper is not None and not self.bare:
                 self._forget_upper()
                 self.upper.release(keep_index=self.options.index)
 

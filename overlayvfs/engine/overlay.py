@@ -252,7 +252,12 @@ class _Verb:
     ) -> None:
         self._mnt.lock.release()
         if isinstance(error, OSError):
-            error.filename, error.filename2 = self._path, self._path2
+            error.filename = self._path
+            if self._path2 is None:
+                # Not set to None: str() would show it.
+                del error.filename2
+            else:
+                error.filename2 = self._path2
 
 
 def _free_name(mnt: Mount, path: str, *, directory: bool = False) -> Target:
