@@ -1,0 +1,478 @@
+"""The tree as a PyFilesystem: OverlayFS and MemoryFS, two file systems with one face.
+
+Paths are normalised as PyFilesystem does. `getinfo`, `exists` and `open` follow symlinks; `scandir`, `walk`,
+`removetree`, `copydir` and `movedir` see the link itself.
+"""
+
+import errno
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from os import PathLike
+from typing import IO, Any, BinaryIO, cast
+
+from fs import errors
+from fs.base import FS
+from fs.info import Info
+from fs.mode import Mode
+from fs.path import abspath, basename, isbase, normpath
+from fs.permissions import Permissions
+from fs.subfs import SubFS
+
+from overlayvfs import abi
+from overlayvfs.abi import Dirent, Stat
+from overlayvfs.engine.mount import Options
+from overlayvfs.engine.overlay import Overlay
+from overlayvfs.faces import rawio, stats, trees
+from overlayvfs.faces.errors import IllegalDestination, MountFailed, fs_error, fs_errors
+from overlayvfs.faces.layer import OverlayLayer
+from overlayvfs.faces.osmod import OsModule
+from overlayvfs.layers._inodes import Superblock
+from overlayvfs.layers.adapt import LayerSpec, open_layer, open_upper
+from overlayvfs.layers.base import Layer
+from overlayvfs.layers.memory import MemoryLayer
+from overlayvfs.marks import TRUSTED, USER
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""What `exists` takes for no, as os.path.exists does."""
+
+_OPEN_FLAGS = {"r": 0, "w": abi.O_CREAT | abi.O_TRUNC, "a": abi.O_CREAT | abi.O_APPEND, "x": abi.O_CREAT | abi.O_EXCL}
+
+_STAT_NAMESPACES = frozenset({"details", "access", "stat", "lstat"})
+
+
+class TreeFS(FS):
+    """The face both share: PyFilesystem's methods over the verbs of one Overlay."""
+
+    os: OsModule
+    """The same tree in the shape of the os module."""
+
+    def __init__(self, overlay: Overlay) -> None:
+        super().__init__()
+        self._overlay = overlay
+        self.os = OsModule(overlay)
+        self._meta = {
+            "case_insensitive": False,
+            "invalid_path_chars": "\0",
+            "network": False,
+            "read_only": overlay.read_only,
+            # Said of os.rename on system paths, and there are none.
+            "supports_rename": False,
+            "thread_safe": True,
+            "unicode_paths": True,
+            "virtual": False,
+        }
+
+    def __del__(self) -> None:
+        """Do nothing: PyFilesystem would close, but `os` and open files keep the tree open (and it ends with them)."""
+
+    def close(self) -> None:
+        """End the file system; its open files end with it."""
+        if not self._closed:
+            super().close()
+            self._overlay.close()
+
+    # What is there
+
+    def exists(self, path: str) -> bool:
+        try:
+            self._overlay.stat(self.validatepath(path))
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise fs_error(error, path) from error
+        return True
+
+    def isdir(self, path: str) -> bool:
+        return stat.S_ISDIR(self._mode(path))
+
+    def isfile(self, path: str) -> bool:
+        """Tell whether there is something that is no directory, which is what PyFilesystem calls a file."""
+        mode = self._mode(path)
+        return mode != 0 and not stat.S_ISDIR(mode)
+
+    def islink(self, path: str) -> bool:
+        with fs_errors(path):
+            return stat.S_ISLNK(self._overlay.stat(self.validatepath(path), follow=False).st_mode)
+
+    def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
+        _path = self.validatepath(path)
+        try:
+            st = self._overlay.stat(_path)
+            raw: dict[str, dict[str, object]] = {"basic": stats.basic(basename(_path), st.st_mode)}
+            if namespaces:
+                self._add_namespaces(raw, namespaces, _path, st)
+        except OSError as error:
+            raise fs_error(error, path) from error
+        return Info(raw)
+
+    def listdir(self, path: str) -> list[str]:
+        _path = self.validatepath(path)
+        with fs_errors(path, directory=True):
+            return [entry.d_name for entry in self._overlay.listdir(_path)]
+
+    def scandir(
+        self, path: str, namespaces: Collection[str] | None = None, page: tuple[int, int] | None = None
+    ) -> Iterator[Info]:
+        """Return what is in a directory, links as links; the names are those of this moment, `page` a slice of them."""
+        _path = self.validatepath(path)
+        with fs_errors(path, directory=True):
+            entries = self._overlay.listdir(_path)
+        if page is not None:
+            entries = entries[page[0] : page[1]]
+        return self._infos(_path, entries, namespaces or ())
+
+    def getmeta(self, namespace: str = "standard") -> dict[str, Any]:
+        return dict(self._meta) if namespace == "standard" else {}
+
+    def validatepath(self, path: str) -> str:
+        self.check()
+        if not isinstance(path, str):
+            raise TypeError(f"paths must be str (not {type(path).__name__})")
+        if "\0" in path:
+            raise errors.InvalidCharsInPath(path)
+        if not path.isascii():
+            try:
+                path.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError as error:
+                raise errors.InvalidCharsInPath(path, exc=error) from error
+        return abspath(normpath(path))
+
+    # Files
+
+    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
+        """Open a file; without a buffer unless one is asked for, so that reads see later writes."""
+        _mode = Mode(mode)
+        _mode.validate_bin()
+        raw = self._open(path, _mode)
+        return cast("BinaryIO", rawio.buffered(raw, buffering) if buffering > 0 else raw)
+
+    def open(
+        self,
+        path: str,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = "",
+        line_buffering: bool = False,
+        **options: Any,
+    ) -> IO[Any]:
+        _mode = Mode(mode)
+        raw = self._open(path, _mode)
+        binary = rawio.buffered(raw, buffering) if buffering > 0 else raw
+        if _mode.binary:
+            return cast("IO[bytes]", binary)
+        line_buffering = line_buffering or buffering == 1
+        return rawio.text(binary, mode, encoding or "utf-8", errors, newline, line_buffering=line_buffering)
+
+    def readbytes(self, path: str) -> bytes:
+        raw = self._open(path, Mode("r"))
+        try:
+            with fs_errors(path):
+                return raw.readall()
+        finally:
+            raw.close()
+
+    def writebytes(self, path: str, contents: bytes) -> None:
+        if not isinstance(contents, bytes):
+            raise TypeError("contents must be bytes")
+        raw = self._open(path, Mode("w"))
+        try:
+            with fs_errors(path):
+                raw.write(contents)
+        finally:
+            raw.close()
+
+    def touch(self, path: str) -> None:
+        _path = self.validatepath(path)
+        with fs_errors(path):
+            try:
+                self._overlay.utime(_path, None)
+            except FileNotFoundError:
+                self._overlay.open(_path, abi.O_WRONLY | abi.O_CREAT, 0o666).close()
+
+    def remove(self, path: str) -> None:
+        with fs_errors(path):
+            self._overlay.unlink(self.validatepath(path))
+
+    def copy(self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False) -> None:
+        src, dst = self.validatepath(src_path), self.validatepath(dst_path)
+        with fs_errors(src_path):
+            st = self._overlay.stat(src)
+        if stat.S_ISDIR(st.st_mode):
+            raise errors.FileExpected(src_path)
+        if not overwrite and self._lexists(dst_path):
+            raise errors.DestinationExists(dst_path)
+        try:
+            trees.copy_file(self._overlay, src, dst)
+            if preserve_time:
+                self._overlay.utime(dst, (st.st_atime_ns, st.st_mtime_ns))
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise IllegalDestination(dst_path) from error
+            raise fs_error(error, dst_path) from error
+
+    def move(self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False) -> None:
+        """Rename a file, or a symlink itself; times stay with it, asked for or not."""
+        src, dst = self.validatepath(src_path), self.validatepath(dst_path)
+        with fs_errors(src_path):
+            st = self._overlay.stat(src, follow=False)
+        if stat.S_ISDIR(st.st_mode):
+            raise errors.FileExpected(src_path)
+        try:
+            self._overlay.rename(src, dst, 0 if overwrite else abi.RENAME_NOREPLACE)
+        except FileExistsError as error:
+            raise errors.DestinationExists(dst_path, exc=error) from error
+        except OSError as error:
+            raise fs_error(error, dst_path) from error
+
+    # Directories
+
+    def makedir(self, path: str, permissions: Permissions | None = None, recreate: bool = False) -> SubFS[FS]:
+        _path = self.validatepath(path)
+        try:
+            self._overlay.mkdir(_path, Permissions.get_mode(permissions))
+        except OSError as error:
+            if error.errno != errno.EEXIST or not recreate:
+                raise fs_error(error, path, directory=True) from error
+        return self.opendir(_path)
+
+    def removedir(self, path: str) -> None:
+        _path = self.validatepath(path)
+        if _path == "/":
+            raise errors.RemoveRootError()
+        with fs_errors(path, directory=True):
+            self._overlay.rmdir(_path)
+
+    def removetree(self, dir_path: str) -> None:
+        """Remove a directory with all in it, or all in the root; never what a symlink points to."""
+        with fs_errors(dir_path, directory=True):
+            trees.remove_tree(self._overlay, self.validatepath(dir_path))
+
+    def copydir(self, src_path: str, dst_path: str, create: bool = False, preserve_time: bool = False) -> None:
+        """Copy what is in a directory into another; symlinks are copied as such, existing directories merged."""
+        src, dst = self._two_directories(src_path, dst_path, create=create)
+        if isbase(src, dst):
+            raise IllegalDestination(dst_path)
+        with fs_errors(dst_path, directory=True):
+            trees.copy_tree(self._overlay, src, dst, attributes=False, times=preserve_time)
+
+    def movedir(self, src_path: str, dst_path: str, create: bool = False, preserve_time: bool = False) -> None:
+        """Move what is in a directory elsewhere: renamed, or copied where rename(2) gives EXDEV, as mv(1) does."""
+        src, dst = self._two_directories(src_path, dst_path, create=create)
+        if src == dst:
+            return
+        if isbase(src, dst):
+            raise IllegalDestination(dst_path)
+        with fs_errors(dst_path, directory=True):
+            trees.move_tree(self._overlay, src, dst)
+
+    # Attributes
+
+    def setinfo(self, path: str, info: Mapping[str, Mapping[str, object]]) -> None:
+        """Set times ("details") and permissions, uid and gid ("access"); what else is in `info` is left alone."""
+        _path = self.validatepath(path)
+        with fs_errors(path):
+            st = self._overlay.stat(_path)
+            # In this order: a change of owner clears set-id bits.
+            access = cast("Mapping[str, Any]", info.get("access", {}))
+            uid, gid = access.get("uid"), access.get("gid")
+            if uid is not None or gid is not None:
+                self._overlay.chown(_path, -1 if uid is None else uid, -1 if gid is None else gid)
+            if access.get("permissions") is not None:
+                self._overlay.chmod(_path, Permissions(names=access["permissions"]).mode)
+            details = cast("Mapping[str, Any]", info.get("details", {}))
+            accessed, modified = details.get("accessed"), details.get("modified")
+            if accessed is not None or modified is not None:
+                atime_ns = st.st_atime_ns if accessed is None else stats.nanoseconds(accessed)
+                mtime_ns = st.st_mtime_ns if modified is None else stats.nanoseconds(modified)
+                self._overlay.utime(_path, (atime_ns, mtime_ns))
+
+    def _mode(self, path: str) -> int:
+        """Return the mode of what is at `path`, 0 if nothing."""
+        try:
+            return self._overlay.stat(self.validatepath(path)).st_mode
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return 0
+            raise fs_error(error, path) from error
+
+    def _lexists(self, path: str) -> bool:
+        with fs_errors(path):
+            return trees.lexists(self._overlay, self.validatepath(path))
+
+    def _open(self, path: str, mode: Mode) -> rawio.RawFile:
+        _path = self.validatepath(path)
+        letter = str(mode)[0]
+        access = abi.O_RDWR if mode.updating else abi.O_RDONLY if letter == "r" else abi.O_WRONLY
+        with fs_errors(path):
+            file = self._overlay.open(_path, access | _OPEN_FLAGS[letter], 0o666)
+        if file.is_dir():
+            file.close()
+            raise errors.FileExpected(path)
+        return rawio.RawFile(file, path, f"{letter}b+" if mode.updating else f"{letter}b", self._overlay)
+
+    def _infos(self, folder: str, entries: list[Dirent], namespaces: Collection[str]) -> Iterator[Info]:
+        needs_stat = not _STAT_NAMESPACES.isdisjoint(namespaces) or "link" in namespaces
+        for name, _, kind in entries:
+            path = f"{folder.rstrip('/')}/{name}"
+            if needs_stat or not kind:
+                with fs_errors(path):
+                    try:
+                        st = self._overlay.stat(path, follow=False)
+                    except FileNotFoundError:
+                        # Removed since the directory was read.
+                        continue
+                    raw = {"basic": stats.basic(name, st.st_mode)}
+                    self._add_namespaces(raw, namespaces, path, st, lstat=st)
+            else:
+                raw = {"basic": stats.basic(name, kind)}
+            yield Info(raw)
+
+    def _add_namespaces(
+        self,
+        raw: dict[str, dict[str, object]],
+        namespaces: Collection[str],
+        path: str,
+        st: Stat,
+        lstat: Stat | None = None,
+    ) -> None:
+        """Fill in what was asked for; `lstat` is asked for where it is needed and not given."""
+        if "details" in namespaces:
+            raw["details"] = stats.details(st)
+        if "access" in namespaces:
+            raw["access"] = stats.access(st)
+        if "stat" in namespaces:
+            raw["stat"] = stats.fields(st)
+        if "lstat" in namespaces or "link" in namespaces:
+            if lstat is None:
+                lstat = self._overlay.stat(path, follow=False)
+            if "lstat" in namespaces:
+                raw["lstat"] = stats.fields(lstat)
+            if "link" in namespaces:
+                is_link = stat.S_ISLNK(lstat.st_mode)
+                raw["link"] = {"target": self._overlay.readlink(path) if is_link else None}
+
+    def _two_directories(self, src_path: str, dst_path: str, *, create: bool) -> tuple[str, str]:
+        """Return both paths, checked as copydir and movedir have to: ResourceNotFound, DirectoryExpected."""
+        src, dst = self.validatepath(src_path), self.validatepath(dst_path)
+        if not create and not self.exists(dst_path):
+            raise errors.ResourceNotFound(dst_path)
+        if not self.getinfo(src_path).is_dir:
+            raise errors.DirectoryExpected(src_path)
+        if self.isfile(dst_path):
+            raise errors.DirectoryExpected(dst_path)
+        return src, dst
+
+
+class MemoryFS(TreeFS):
+    """tmpfs as a PyFilesystem, and the best layer an overlay can have.
+
+    `size` bounds the bytes it holds and `nr_inodes` the objects, as tmpfs's options do (None: no bound);
+    beyond either is ENOSPC. `os` shows every attribute raw. Each MemoryFS is a file system of its own.
+    """
+
+    def __init__(self, size: int | None = None, nr_inodes: int | None = None) -> None:
+        self._limits = size, nr_inodes
+        self._layer = MemoryLayer(Superblock(size, nr_inodes))
+        super().__init__(Overlay.bare(self._layer))
+
+    def __repr__(self) -> str:
+        size, nr_inodes = self._limits
+        return f"MemoryFS({size!r}, {nr_inodes!r})"
+
+    def __str__(self) -> str:
+        return "<memoryfs>"
+
+    def _overlayvfs_layer(self, path: str) -> Layer:
+        """Return what an overlay stacks: the inodes themselves, from `path` on."""
+        self.check()
+        return self._layer.subtree(path)
+
+
+class OverlayFS(TreeFS):
+    """Linux's OverlayFS: read-only `lowers`, highest priority first, and one writable `upper`, seen as one tree.
+
+    A layer, and a workdir, is any FS, FS URL or path. Without an upper the overlay is read-only. The other
+    options have mount(8)'s names and values. `close` ends the overlay and closes no layer it was given,
+    unless `close_layers`.
+
+    Raises:
+        TypeError: something given as a layer is no FS, URL or path.
+        MountFailed: a layer can't be opened, or overlayfs would refuse the stack or an option; `errno` says why.
+
+    """
+
+    def __init__(
+        self,
+        lowers: Sequence[LayerSpec],
+        upper: LayerSpec | None = None,
+        *,
+        workdir: LayerSpec | None = None,
+        redirect_dir: str | bool | None = None,
+        index: str | bool = False,
+        metacopy: str | bool = False,
+        xino: str | bool = "auto",
+        userxattr: str | bool = True,
+        volatile: str | bool = False,
+        close_layers: bool = False,
+    ) -> None:
+        _check_sequence(lowers)
+        with ExitStack() as opened:
+            try:
+                options = Options.parse(
+                    redirect_dir=redirect_dir,
+                    index=index,
+                    metacopy=metacopy,
+                    xino=xino,
+                    userxattr=userxattr,
+                    volatile=volatile,
+                    read_only=upper is None,
+                )
+                marks = USER if options.userxattr else TRUSTED
+                layers = []
+                for number, lower in enumerate(lowers, 1):
+                    layers.append(open_layer(lower, f"lower {number}", marks=marks))
+                    opened.callback(layers[-1].close)
+                top = None if upper is None else open_upper(upper, workdir, marks=marks)
+                if top is not None:
+                    opened.callback(top.close)
+                overlay = Overlay.mount(layers, top, options)
+            except OSError as error:
+                raise MountFailed(error) from error
+            self._opened = opened.pop_all()
+        self._given = [layer for layer in (*lowers, upper, workdir) if isinstance(layer, FS)] if close_layers else []
+        self._name = _mount_name(layers, top)
+        super().__init__(overlay)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name}>"
+
+    def __str__(self) -> str:
+        return self._name
+
+    def close(self) -> None:
+        """End the overlay and set its upper free; close what it opened and, with `close_layers`, what it was given."""
+        if not self._closed:
+            super().close()
+            self._opened.close()
+            for layer in self._given:
+                layer.close()
+
+    def _overlayvfs_layer(self, path: str) -> Layer:
+        """Return what another overlay stacks: the merged tree, from `path` on."""
+        self.check()
+        return OverlayLayer(self._overlay, str(self), path)
+
+
+def _check_sequence(lowers: object) -> None:
+    """Raise TypeError for one layer where a sequence of layers belongs: text would be taken for a path a letter."""
+    if isinstance(lowers, str | bytes | PathLike | FS) or not isinstance(lowers, Sequence):
+        raise TypeError(f"lowers: expected a sequence of layers, highest first, not {type(lowers).__name__}")
+
+
+def _mount_name(lowers: Sequence[Layer], upper: Layer | None) -> str:
+    """Return the layers as /proc/mounts shows them."""
+    name = "lowerdir=" + ":".join(layer.name for layer in lowers)
+    return name if upper is None else f"{name},upperdir={upper.name}"
