@@ -11,7 +11,7 @@ import pytest
 from overlayvfs.layers.base import INDEX, WORK, SnapshotLayer
 from overlayvfs.testing.conformance.lower import EVERYTHING
 from overlayvfs.testing.conformance.trees import Tree, directory, fill, hard_link, opened, read, read_tree
-from overlayvfs.testing.conformance.upper import LONG_AGO, ME, UpperConformance
+from overlayvfs.testing.conformance.upper import LONG_AGO, UpperConformance, me
 
 MakeSnapshotable = Callable[[Tree], SnapshotLayer]
 
@@ -43,8 +43,8 @@ class SnapshotConformance(UpperConformance):
 
     def test_snapshot_is_equal_to_its_parent_numbers_and_times_included(self, snapshotable: MakeSnapshotable) -> None:
         parent = snapshotable({**EVERYTHING, "/o": directory(xattrs={"user.overlay.opaque": b"y"})})
-        parent.create(f"{INDEX}/00fb", 0o600, *ME).close()
-        parent.create(f"{WORK}/#1", 0o600, *ME).close()
+        parent.create(f"{INDEX}/00fb", 0o600, *me()).close()
+        parent.create(f"{WORK}/#1", 0o600, *me()).close()
         child = parent.snapshot()
         assert isinstance(child, SnapshotLayer)
         assert child.capabilities == parent.capabilities
@@ -75,8 +75,8 @@ class SnapshotConformance(UpperConformance):
         act.rename("/d", "/n")
         act.unlink("/g")
         act.rmdir("/e")
-        act.mknod("/e", stat.S_IFCHR, 0, *ME)
-        act.create("/new", 0o644, *ME).close()
+        act.mknod("/e", stat.S_IFCHR, 0, *me())
+        act.create("/new", 0o644, *me()).close()
         assert read_tree(rest) == shown
         assert {path: rest.lstat(path)._replace(st_atime_ns=0) for path in shown} == {
             path: st._replace(st_atime_ns=0) for path, st in stats.items()

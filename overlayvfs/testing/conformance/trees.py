@@ -114,6 +114,9 @@ def _make(layer: UpperLayer, path: str, one: Node) -> None:
     elif stat.S_ISREG(one.mode):
         with opened(layer.create(path, permissions, one.uid, one.gid)) as handle:
             handle.pwrite(one.data, 0)
+            # Writing takes set-id bits away from whoever has no privilege (file_remove_privs).
+            if permissions & 0o6000 and layer.capabilities.modes:
+                handle.chmod(permissions)
     else:
         layer.mknod(path, one.mode, one.rdev, one.uid, one.gid)
     if layer.capabilities.xattrs:

@@ -47,17 +47,14 @@ from overlayvfs.testing.conformance.trees import (
 
 MakeUpper = Callable[[Tree], UpperLayer]
 
-ME: Final = (os.getuid(), os.getgid()) if hasattr(os, "getuid") else (0, 0)
-"""Whom a layer that can't keep owners shows, and the one owner anybody may ask for."""
-
 LONG_AGO: Final = 1_000_000_007
 """A time no operation sets by itself (ns), with a nanosecond part."""
 
 MAKE: Final[dict[str, Callable[[UpperLayer, str], None]]] = {
-    "create": lambda layer, path: layer.create(path, 0o644, *ME).close(),
-    "mkdir": lambda layer, path: layer.mkdir(path, 0o755, *ME),
-    "mknod": lambda layer, path: layer.mknod(path, stat.S_IFCHR, 0, *ME),
-    "symlink": lambda layer, path: layer.symlink("target", path, *ME),
+    "create": lambda layer, path: layer.create(path, 0o644, *me()).close(),
+    "mkdir": lambda layer, path: layer.mkdir(path, 0o755, *me()),
+    "mknod": lambda layer, path: layer.mknod(path, stat.S_IFCHR, 0, *me()),
+    "symlink": lambda layer, path: layer.symlink("target", path, *me()),
     "link": lambda layer, path: layer.link("/f", path),
 }
 """Every verb that makes a name; `link` needs a file /f."""
@@ -68,7 +65,7 @@ CHANGE: Final[dict[str, Callable[[UpperLayer, str], None]]] = {
     "rename": lambda layer, path: layer.rename(path, "/elsewhere"),
     "link": lambda layer, path: layer.link(path, "/elsewhere"),
     "chmod": lambda layer, path: layer.chmod(path, 0o600),
-    "chown": lambda layer, path: layer.chown(path, *ME),
+    "chown": lambda layer, path: layer.chown(path, *me()),
     "utime": lambda layer, path: layer.utime(path, LONG_AGO, LONG_AGO),
     "setxattr": lambda layer, path: layer.setxattr(path, "user.overlay.opaque", b"y"),
     "removexattr": lambda layer, path: layer.removexattr(path, "user.k"),
@@ -78,6 +75,11 @@ CHANGE: Final[dict[str, Callable[[UpperLayer, str], None]]] = {
 
 STAMPING: Final = ("chmod", "chown", "utime", "setxattr", "removexattr", "link")
 """Those of CHANGE that stamp the ctime of the object itself."""
+
+
+def me() -> tuple[int, int]:
+    """Return the one owner anybody may ask for: the owner of this process."""
+    return (os.getuid(), os.getgid()) if hasattr(os, "getuid") else (0, 0)
 
 
 def _can(layer: Layer, verb: str) -> bool:
@@ -153,18 +155,18 @@ class UpperConformance(LowerConformance):
 
     def test_prepare_empties_work_of_what_a_crash_left(self, upper: MakeUpper) -> None:
         layer = upper({})
-        layer.create(f"{WORK}/#1", 0o600, *ME).close()
-        layer.mkdir(f"{WORK}/d", 0o700, *ME)
-        layer.mkdir(f"{WORK}/d/e", 0o700, *ME)
-        layer.create(f"{WORK}/d/e/f", 0o600, *ME).close()
-        layer.mknod(f"{WORK}/d/gone", stat.S_IFCHR, 0, *ME)
+        layer.create(f"{WORK}/#1", 0o600, *me()).close()
+        layer.mkdir(f"{WORK}/d", 0o700, *me())
+        layer.mkdir(f"{WORK}/d/e", 0o700, *me())
+        layer.create(f"{WORK}/d/e/f", 0o600, *me()).close()
+        layer.mknod(f"{WORK}/d/gone", stat.S_IFCHR, 0, *me())
         layer.prepare(index=False)
         assert layer.listdir(WORK) == []
 
     def test_prepare_leaves_the_index_alone(self, upper: MakeUpper) -> None:
         layer = upper({})
         layer.prepare(index=True)
-        layer.create(f"{INDEX}/00fb", 0o600, *ME).close()
+        layer.create(f"{INDEX}/00fb", 0o600, *me()).close()
         layer.prepare(index=True)
         assert [entry.d_name for entry in layer.listdir(INDEX)] == ["00fb"]
 
@@ -179,17 +181,17 @@ class UpperConformance(LowerConformance):
     def test_release_takes_the_index_away(self, upper: MakeUpper) -> None:
         layer = upper({})
         layer.prepare(index=True)
-        layer.create(f"{INDEX}/00fb", 0o600, *ME).close()
+        layer.create(f"{INDEX}/00fb", 0o600, *me()).close()
         layer.release(keep_index=False)
         layer.prepare(index=True)
         assert layer.listdir(INDEX) == []
 
     def test_objects_made_in_work_are_renamed_into_place(self, upper: MakeUpper) -> None:
         layer = upper({"/d": directory(), "/f": "old"})
-        with opened(layer.create(f"{WORK}/#1", 0o644, *ME)) as handle:
+        with opened(layer.create(f"{WORK}/#1", 0o644, *me())) as handle:
             handle.pwrite(b"new", 0)
         layer.rename(f"{WORK}/#1", "/f")
-        layer.mkdir(f"{WORK}/#2", 0o755, *ME)
+        layer.mkdir(f"{WORK}/#2", 0o755, *me())
         layer.rename(f"{WORK}/#2", "/d/sub")
         assert read(layer, "/f") == b"new"
         assert stat.S_ISDIR(layer.lstat("/d/sub").st_mode)
@@ -233,14 +235,17 @@ class UpperConformance(LowerConformance):
     def test_modes_asked_for_are_modes_made_whatever_the_umask(self, upper: MakeUpper, mode: int) -> None:
         layer = upper({})
         with _umask(0o777):
-            layer.create("/f", mode, *ME).close()
-            layer.mkdir("/d", mode, *ME)
-            layer.mknod("/gone", stat.S_IFCHR | (mode & 0o777), 0, *ME)
+            layer.create("/f", mode, *me()).close()
+            layer.mkdir("/d", mode, *me())
+            layer.mknod("/gone", stat.S_IFCHR | (mode & 0o777), 0, *me())
         kinds = {path: stat.S_IFMT(layer.lstat(path).st_mode) for path in ("/f", "/d", "/gone")}
         assert kinds == {"/f": stat.S_IFREG, "/d": stat.S_IFDIR, "/gone": stat.S_IFCHR}
         if layer.capabilities.modes:
             assert stat.S_IMODE(layer.lstat("/f").st_mode) == mode
             assert stat.S_IMODE(layer.lstat("/d").st_mode) == mode
+            # Whoever looks from outside, or clears up, may have no privilege.
+            layer.chmod("/f", 0o600)
+            layer.chmod("/d", 0o700)
 
     def test_owners_asked_for_are_owners_made(self, upper: MakeUpper) -> None:
         layer = upper({"/sgid": directory(0o2777, gid=77)})
@@ -261,7 +266,7 @@ class UpperConformance(LowerConformance):
 
     def test_a_created_file_is_empty_and_open_for_both(self, upper: MakeUpper) -> None:
         layer = upper({})
-        with opened(layer.create("/f", 0o400, *ME)) as handle:
+        with opened(layer.create("/f", 0o400, *me())) as handle:
             assert handle.stat() == layer.lstat("/f")
             assert handle.stat().st_size == 0
             assert handle.stat().st_nlink == 1
@@ -288,19 +293,19 @@ class UpperConformance(LowerConformance):
         if layer.capabilities.devices:
             for kind, path in ((stat.S_IFIFO, "/p"), (stat.S_IFSOCK, "/q"), (stat.S_IFCHR, "/c"), (stat.S_IFBLK, "/b")):
                 rdev = NULL_DEVICE if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
-                layer.mknod(path, kind | 0o640, rdev, *ME)
+                layer.mknod(path, kind | 0o640, rdev, *me())
                 assert stat.S_IFMT(layer.lstat(path).st_mode) == kind
                 assert layer.lstat(path).st_rdev == rdev
                 if layer.capabilities.modes:
                     assert stat.S_IMODE(layer.lstat(path).st_mode) == 0o640
         else:
             with refused(layer, errno.EPERM):
-                layer.mknod("/c", stat.S_IFCHR | 0o640, NULL_DEVICE, *ME)
+                layer.mknod("/c", stat.S_IFCHR | 0o640, NULL_DEVICE, *me())
             assert layer.listdir("") == []
 
     def test_whiteouts_are_made_wherever_the_layer_cannot_hold_other_devices(self, upper: MakeUpper) -> None:
         layer = upper({"/d": directory()})
-        layer.mknod("/d/gone", stat.S_IFCHR, 0, *ME)
+        layer.mknod("/d/gone", stat.S_IFCHR, 0, *me())
         assert is_whiteout(layer.lstat("/d/gone"))
         layer.unlink("/d/gone")
         with raises_errno(errno.ENOENT):
@@ -315,7 +320,7 @@ class UpperConformance(LowerConformance):
 
     def test_a_whiteout_replaces_a_file_by_renaming_over_it(self, upper: MakeUpper) -> None:
         layer = upper({"/f": "x"})
-        layer.mknod(f"{WORK}/#1", stat.S_IFCHR, 0, *ME)
+        layer.mknod(f"{WORK}/#1", stat.S_IFCHR, 0, *me())
         layer.rename(f"{WORK}/#1", "/f")
         assert is_whiteout(layer.lstat("/f"))
         assert [entry.d_name for entry in layer.listdir("")] == ["f"]
@@ -388,7 +393,7 @@ class UpperConformance(LowerConformance):
         layer.setxattr("/d", "user.overlay.opaque", b"y")
         layer.rmdir("/d")
         assert layer.listdir("") == []
-        layer.mkdir("/d", 0o755, *ME)
+        layer.mkdir("/d", 0o755, *me())
         assert "user.overlay.opaque" not in layer.listxattr("/d")
 
     # Errors of what changes something that is there
@@ -743,7 +748,7 @@ class UpperConformance(LowerConformance):
 
     def test_holes_are_told_as_zeros_or_as_holes(self, upper: MakeUpper) -> None:
         layer = upper({})
-        with opened(layer.create("/f", 0o644, *ME)) as handle:
+        with opened(layer.create("/f", 0o644, *me())) as handle:
             handle.pwrite(b"x", 1 << 20)
             data = handle.seek_extent(0, SEEK_DATA)
             assert 0 <= data <= 1 << 20
@@ -793,7 +798,7 @@ class UpperConformance(LowerConformance):
         layer = upper({"/f": "one"})
         with opened(layer.open("/f")) as handle:
             layer.unlink("/f")
-            with opened(layer.create("/f", 0o644, *ME)) as fresh:
+            with opened(layer.create("/f", 0o644, *me())) as fresh:
                 fresh.pwrite(b"two", 0)
             assert handle.pread(9, 0) == b"one"
             assert read(layer, "/f") == b"two"
@@ -862,7 +867,7 @@ class UpperConformance(LowerConformance):
         layer = upper({"/f": "x"})
         with opened(layer.open("/f", writable=True)) as handle:
             layer.unlink("/f")
-            layer.create("/f", 0o604, *ME).close()
+            layer.create("/f", 0o604, *me()).close()
             if layer.capabilities.modes:
                 handle.chmod(0o700)
                 assert stat.S_IMODE(handle.stat().st_mode) == 0o700
@@ -893,7 +898,7 @@ class UpperConformance(LowerConformance):
     def test_clone_gives_the_first_bytes_or_nothing(self, upper: MakeUpper) -> None:
         layer = upper({"/f": "0123456789" * 1000})
         for size in (10_000, 5_000, 0):
-            with opened(layer.open("/f")) as src, opened(layer.create(f"/{size}", 0o644, *ME)) as dst:
+            with opened(layer.open("/f")) as src, opened(layer.create(f"/{size}", 0o644, *me())) as dst:
                 if layer.clone(src, dst, size):
                     assert dst.pread(20_000, 0) == b"0123456789" * (size // 10)
                     dst.pwrite(b"x", 0)
@@ -903,7 +908,7 @@ class UpperConformance(LowerConformance):
 
     def test_clone_keeps_holes_readable_as_zeros(self, upper: MakeUpper) -> None:
         layer = upper({})
-        with opened(layer.create("/f", 0o644, *ME)) as src, opened(layer.create("/g", 0o644, *ME)) as dst:
+        with opened(layer.create("/f", 0o644, *me())) as src, opened(layer.create("/g", 0o644, *me())) as dst:
             src.pwrite(b"a", 100_000)
             src.truncate(300_000)
             if layer.clone(src, dst, 300_000):
@@ -915,7 +920,7 @@ class UpperConformance(LowerConformance):
 def _tmpfile(layer: UpperLayer, mode: int) -> Handle | None:
     """Return a file without a name, None where the layer says it has none (EOPNOTSUPP, and nothing else)."""
     try:
-        return layer.tmpfile(mode, *ME)
+        return layer.tmpfile(mode, *me())
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
