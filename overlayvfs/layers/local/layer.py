@@ -324,11 +324,14 @@ class LocalLayer:
         if not self._needs_staging(path, mode, uid, gid):
             return self._at(path, make)
         staged = f"{WORK}/made-{next(self._numbers)}"
-        made = self._at(staged, make)
         try:
-            self._at_both(staged, path, partial(names.rename, flags=RENAME_NOREPLACE))
+            made = self._at(staged, make)
+            try:
+                self._at_both(staged, path, partial(names.rename, flags=RENAME_NOREPLACE))
+            except OSError:
+                self._at(staged, names.remove_tree)
+                raise
         except OSError as error:
-            self._at(staged, names.remove_tree)
             raise self._explained(error, path) from None
         return made
 
