@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from overlayvfs.abi import O_CREAT, O_TRUNC, O_WRONLY
-from overlayvfs.testing.hostos import HostOs
+from overlayvfs.testing.hostos import HostOs, is_root
 from overlayvfs.testing.kernel import Kernel, KernelMount
 from overlayvfs.testing.ops import Op, Outcome, Runner
 from overlayvfs.testing.snapshots import Snapshot, capture, differences, nodes_of, without_marks
@@ -341,12 +341,12 @@ class EngineOnHost(EngineBox):
     @property
     def keeps_origins(self) -> bool:
         """Tell whether marks are spelt trusted.overlay.*."""
-        return os.geteuid() == 0
+        return is_root()
 
     @property
     def acts_as_root(self) -> bool:
         """Tell whether this process is root: host layers are written with its rights."""
-        return os.geteuid() == 0
+        return is_root()
 
     def _start(self, stack: Stack) -> None:
         os.mkdir(f"{self._directory}/work")
@@ -358,7 +358,7 @@ class EngineOnHost(EngineBox):
 
     def _prefix(self) -> str:
         # Only root may keep trusted.*; elsewhere the library's own default does as well.
-        return super()._prefix() if os.geteuid() == 0 else "user.overlay."
+        return super()._prefix() if is_root() else "user.overlay."
 
     def _places(self) -> dict[str, Any]:
         places: dict[str, Any] = {"userxattr": self._prefix() == "user.overlay."}

@@ -31,6 +31,11 @@ def _check(result: int, *paths: str) -> None:
         raise OSError(number, os.strerror(number), paths[0] if paths else None, None, paths[1] if paths[1:] else None)
 
 
+def is_root() -> bool:
+    """Tell whether this process is the host's superuser; False on systems without one."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
 def unshare(flags: int) -> None:
     """Call unshare(2). EPERM EINVAL ENOSPC."""
     _check(_libc().unshare(flags))

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import IO, Any, Final, NamedTuple, Self
 
+from overlayvfs.testing.hostos import is_root
 from overlayvfs.testing.ops import Op, Outcome
 from overlayvfs.testing.snapshots import Snapshot
 from overlayvfs.testing.stacks import Stack
@@ -235,7 +236,7 @@ class RemoteOs:
 
 def _preferred_kind() -> str:
     """Return OVERLAYVFS_ORACLE if set ("root", "userns", "none"), else the best this user can hope for."""
-    return os.environ.get("OVERLAYVFS_ORACLE") or ("root" if os.geteuid() == 0 else "userns")
+    return os.environ.get("OVERLAYVFS_ORACLE") or ("root" if is_root() else "userns")
 
 
 @cache
