@@ -644,6 +644,6 @@ def test_the_tree_can_be_copied_out_by_pyfilesystems_own_tools(ofs):
 
 
 def test_names_and_layers_show_in_text(ofs):
-    assert str(ofs) == "lowerdir=memory,upperdir=memory"
-    assert repr(ofs) == "<OverlayFS lowerdir=memory,upperdir=memory>"
+    assert str(ofs) == "lowerdir=memory,upperdir=memory,userxattr"
+    assert repr(ofs) == "<OverlayFS lowerdir=memory,upperdir=memory,userxattr>"
     assert repr(MemoryFS(4096)) == "MemoryFS(4096, None)"

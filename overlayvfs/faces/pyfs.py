@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, Self, cast
 
 from fs import errors
 from fs.base import FS
@@ -23,7 +23,7 @@ from overlayvfs import abi
 from overlayvfs.abi import Dirent, Stat
 from overlayvfs.engine.mount import Options
 from overlayvfs.engine.overlay import Overlay
-from overlayvfs.faces import rawio, stats, trees
+from overlayvfs.faces import mountoptions, rawio, stats, trees
 from overlayvfs.faces.errors import IllegalDestination, MountFailed, fs_error, fs_errors
 from overlayvfs.faces.layer import OverlayLayer
 from overlayvfs.faces.osmod import OsModule
@@ -443,13 +443,33 @@ class OverlayFS(TreeFS):
                 raise MountFailed(error) from error
             self._opened = opened.pop_all()
         self._given = [layer for layer in (*lowers, upper, workdir) if isinstance(layer, FS)] if close_layers else []
-        self._name = _mount_name(layers, top)
+        self._name = mountoptions.spelt(
+            [_spelling(*pair) for pair in zip(lowers, layers, strict=True)],
+            None if upper is None or top is None else _spelling(upper, top),
+            None if workdir is None else str(workdir),
+            options,
+        )
         super().__init__(overlay)
+
+    @classmethod
+    def from_options(cls, options: str, *, close_layers: bool = False) -> Self:
+        """Mount as `mount -t overlay -o options` would; a layer may also be an FS URL.
+
+        Raises:
+            MountFailed: as the constructor, and EINVAL for an option it does not know.
+
+        """
+        try:
+            arguments = mountoptions.parse(options)
+        except OSError as error:
+            raise MountFailed(error) from error
+        return cls(**arguments, close_layers=close_layers)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name}>"
 
     def __str__(self) -> str:
+        """Return the mount options, as /proc/mounts shows them."""
         return self._name
 
     def close(self) -> None:
@@ -472,7 +492,6 @@ def _check_sequence(lowers: object) -> None:
         raise TypeError(f"lowers: expected a sequence of layers, highest first, not {type(lowers).__name__}")
 
 
-def _mount_name(lowers: Sequence[Layer], upper: Layer | None) -> str:
-    """Return the layers as /proc/mounts shows them."""
-    name = "lowerdir=" + ":".join(layer.name for layer in lowers)
-    return name if upper is None else f"{name},upperdir={upper.name}"
+def _spelling(spec: LayerSpec, layer: Layer) -> str:
+    """Return what mount options call a layer: what opens it again, where anything does."""
+    return spec if isinstance(spec, str) and "://" in spec else layer.name

@@ -1,0 +1,80 @@
+r"""A mount spelt as mount(8) takes it and /proc/mounts shows it: "lowerdir=/a:/b,upperdir=/u,workdir=/w" (params.c).
+
+A backslash takes the meaning from the comma, the colon or the backslash after it, so any path can be spelt,
+and an FS URL too ("lowerdir=mem\://").
+"""
+
+import errno
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from overlayvfs.abi import oserror
+from overlayvfs.engine.mount import Options
+
+_OPTION: Final = re.compile(r"(?:[^,\\]|\\.|\\$)+", re.DOTALL)
+_LOWER: Final = re.compile(r"(?:[^:\\]|\\.|\\$)+", re.DOTALL)
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
+_SPECIAL: Final = re.compile(r"[\\,:]")
+
+_FLAGS: Final = ("userxattr", "volatile")
+_SWITCHES: Final = ("redirect_dir", "index", "metacopy", "xino")
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Return OverlayFS's arguments for mount options. As for mount(8), marks are trusted.* unless "userxattr" is there.
+
+    Raises:
+        EINVAL: an option unknown or out of scope, one without its value, or no lowerdir.
+
+    """
+    lowers: list[str] = []
+    arguments: dict[str, Any] = {"userxattr": False}
+    for option in _OPTION.findall(text):
+        name, has_value, value = option.partition("=")
+        if name in _FLAGS and not has_value:
+            arguments[name] = True
+        elif name == "lowerdir" and value:
+            lowers = _split_lowers(value)
+        elif name == "lowerdir+" and value:
+            lowers.append(value)
+        elif name in ("upperdir", "workdir") and value:
+            arguments["upper" if name == "upperdir" else name] = _unescaped(value)
+        elif name in _SWITCHES and value:
+            arguments[name] = value
+        else:
+            raise oserror(errno.EINVAL, reason=f"mount option {option!r} is none of this overlay's")
+    if not lowers:
+        raise oserror(errno.EINVAL, reason="no lowerdir among the mount options")
+    return {"lowers": lowers, **arguments}
+
+
+def spelt(lowers: Sequence[str], upper: str | None, workdir: str | None, options: Options) -> str:
+    """Return the mount as /proc/mounts shows it: what differs from mount(8)'s defaults (ovl_show_options)."""
+    words = ["lowerdir=" + ":".join(map(_escaped, lowers))]
+    if upper is not None:
+        words.append(f"upperdir={_escaped(upper)}")
+    if workdir is not None:
+        words.append(f"workdir={_escaped(workdir)}")
+    if options.redirect_dir != "off":
+        words.append(f"redirect_dir={options.redirect_dir}")
+    words += [f"{name}=on" for name in ("index", "metacopy") if getattr(options, name)]
+    if options.xino != "auto":
+        words.append(f"xino={options.xino}")
+    words += [name for name in _FLAGS if getattr(options, name)]
+    return ",".join(words)
+
+
+def _split_lowers(value: str) -> list[str]:
+    lowers = [_unescaped(lower) for lower in _LOWER.findall(value)]
+    if ":".join(_LOWER.findall(value)) != value:
+        raise oserror(errno.EINVAL, reason=f"lowerdir={value}: no empty names here, and no data-only layers (::)")
+    return lowers
+
+
+def _escaped(name: str) -> str:
+    return _SPECIAL.sub(r"\\\g<0>", name)
+
+
+def _unescaped(value: str) -> str:
+    return _ESCAPED.sub(r"\1", value)
