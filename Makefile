@@ -13,7 +13,7 @@ demo: $(VENV)/installed  ## overlayvfs demo
 	$(BIN)/overlayvfs demo
 
 check: $(VENV)/installed  ## everything CI runs
-	$(PYTEST)
+	$(PYTEST) --kernel-seconds 120
 
 test: $(VENV)/installed  ## the tests without the slow ones
 	$(PYTEST) -m "not slow"
