@@ -1,16 +1,27 @@
-"""Any PyFilesystem as a layer: the conformance suite on it, marks in `.wh.` names, failing and lying backends."""
+"""Any PyFilesystem as a layer: the conformance suite on it, what it asks, how it spells marks, what it is."""
 
 import errno
+import os
+import stat
+import tarfile
+import zipfile
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fs.memoryfs import MemoryFS
 from fs.osfs import OSFS
+from fs.tarfs import TarFS
+from fs.wrap import read_only
 from fs.wrapfs import WrapFS
+from fs.zipfs import ZipFS
+from plainfs import Flaky, spelled
 
 from overlayvfs.abi import RENAME_EXCHANGE, is_whiteout
+from overlayvfs.layers.local import LocalLayer
 from overlayvfs.layers.pyfs import PyFsLayer
-from overlayvfs.testing.conformance import UpperConformance, read_tree
+from overlayvfs.testing.conformance import LowerConformance, Tree, UpperConformance, fill, node, read_tree
 from overlayvfs.testing.conformance.trees import directory, raises_errno, read, refused, whiteout
 from overlayvfs.testing.conformance.upper import MAKE, MakeUpper
 
@@ -68,3 +79,183 @@ class TestWrapFS(PlainUpper):
     def make_upper(self, where: Path) -> PyFsLayer:
         memory = MemoryFS()
         return PyFsLayer(WrapFS(memory.makedir("sub")))
+
+
+# Lowers: storage filled from outside, whiteouts in `.wh.` names
+
+
+class TestZipFS(LowerConformance):
+    def make_lower(self, tree: Tree, where: Path) -> PyFsLayer:
+        with zipfile.ZipFile(where / "a.zip", "w") as archive:
+            for path, one in spelled(tree).items():
+                is_dir = stat.S_ISDIR(one.mode)
+                archive.writestr(path[1:] + "/" * is_dir, one.data)
+        return PyFsLayer(ZipFS(str(where / "a.zip")))
+
+
+class TestTarFS(LowerConformance):
+    def make_lower(self, tree: Tree, where: Path) -> PyFsLayer:
+        with tarfile.open(where / "a.tar", "w") as archive:
+            for path, one in spelled(tree).items():
+                info = tarfile.TarInfo(path[1:])
+                info.type = tarfile.DIRTYPE if stat.S_ISDIR(one.mode) else tarfile.REGTYPE
+                info.mode, info.size = stat.S_IMODE(one.mode), len(one.data)
+                archive.addfile(info, BytesIO(one.data))
+        return PyFsLayer(TarFS(str(where / "a.tar")))
+
+
+class TestReadOnlySubclassedOSFS(LowerConformance):
+    """A backend that tells all of lstat(2), symlinks that dangle included."""
+
+    def make_lower(self, tree: Tree, where: Path) -> PyFsLayer:
+        plain = spelled(tree)
+        for path, value in tree.items():
+            one = node(value)
+            place = f"{where}{path}"
+            if stat.S_ISLNK(one.mode):
+                os.symlink(one.target, place)
+            elif stat.S_ISFIFO(one.mode):
+                os.mkfifo(place)
+            elif stat.S_ISCHR(one.mode) and one.rdev:
+                os.mknod(place, one.mode, one.rdev)
+            elif path in plain:
+                os.mkdir(place) if stat.S_ISDIR(one.mode) else Path(place).write_bytes(one.data)
+        for path in plain:
+            if path not in tree:
+                Path(f"{where}{path}").touch()
+        for path, value in reversed(tree.items()):
+            if path in plain:
+                one = node(value)
+                os.chown(f"{where}{path}", one.uid, one.gid)
+                os.chmod(f"{where}{path}", stat.S_IMODE(one.mode))
+                os.utime(f"{where}{path}", ns=(one.mtime_ns, one.mtime_ns))
+        return PyFsLayer(read_only(PlainOSFS(str(where))))
+
+
+# Marks in `.wh.` names
+
+
+def test_whiteouts_and_opaque_directories_are_oci_names_in_the_backend() -> None:
+    fs = MemoryFS()
+    layer = PyFsLayer(fs)
+    fill(layer, {"/d": directory(), "/d/gone": whiteout()})
+    layer.setxattr("/d", "trusted.overlay.opaque", b"y")
+    assert sorted(fs.walk.files()) == ["/d/.wh..wh..opq", "/d/.wh.gone"]
+
+
+def test_marks_survive_reopening_and_are_honoured_in_a_lower() -> None:
+    fs = MemoryFS()
+    fill(PyFsLayer(fs), {"/d": directory(), "/d/gone": whiteout()})
+    fs.touch("/d/.wh..wh..opq")
+    lower = PyFsLayer(read_only(fs))
+    assert is_whiteout(lower.lstat("/d/gone"))
+    assert lower.getxattr("/d", "user.overlay.opaque") == b"y"
+    assert lower.getxattr("/d", "trusted.overlay.opaque") == b"y"
+    assert lower.names("/d") == {"gone"}
+
+
+def test_marks_are_no_names() -> None:
+    fs = MemoryFS()
+    layer = PyFsLayer(fs)
+    fill(layer, {"/d": directory(), "/d/gone": whiteout()})
+    layer.setxattr("/d", "user.overlay.opaque", b"y")
+    for path in ("/d/.wh.gone", "/d/.wh..wh..opq", "/.wh..wh..work"):
+        with raises_errno(errno.ENOENT):
+            layer.lstat(path)
+
+
+@pytest.mark.parametrize("verb", [*MAKE, "rename"])
+def test_a_caller_s_own_wh_names_are_refused_with_the_reason(verb: str) -> None:
+    layer = PyFsLayer(MemoryFS())
+    fill(layer, {"/f": "x"})
+    act = MAKE.get(verb, lambda layer, path: layer.rename("/f", path))
+    with refused(layer, errno.EINVAL):
+        act(layer, "/.wh.mine")
+    assert list(read_tree(layer)) == ["/f"]
+
+
+def test_an_object_shows_where_its_whiteout_is_still_there() -> None:
+    fs = MemoryFS()
+    fs.writetext("/x", "object")
+    fs.touch("/.wh.x")
+    layer = PyFsLayer(fs)
+    assert read(layer, "/x") == b"object"
+    assert [entry.d_name for entry in layer.listdir("")] == ["x"]
+
+
+@pytest.mark.parametrize("name", ["user.overlay.origin", "user.overlay.redirect", "trusted.overlay.metacopy", "user.k"])
+def test_other_attributes_are_refused_by_name(name: str) -> None:
+    layer = PyFsLayer(MemoryFS())
+    fill(layer, {"/d": directory()})
+    with refused(layer, errno.EOPNOTSUPP):
+        layer.setxattr("/d", name, b"y")
+    with raises_errno(errno.ENODATA):
+        layer.getxattr("/d", name)
+
+
+# Identity
+
+
+def test_views_of_one_directory_are_one_layer_and_a_sub_directory_lies_inside() -> None:
+    memory = MemoryFS()
+    sub = memory.makedirs("/a/b")
+    whole, view, inside = PyFsLayer(memory), PyFsLayer(read_only(memory)), PyFsLayer(WrapFS(sub))
+    assert whole.identity() == view.identity()
+    assert whole.identity() in inside.ancestry()
+    assert inside.identity() == PyFsLayer(memory.opendir("/a").opendir("b")).identity()
+    assert PyFsLayer(MemoryFS()).identity() != whole.identity()
+
+
+def test_a_subclassed_osfs_is_known_as_the_host_directory_it_is(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    outer = LocalLayer(tmp_path)
+    inner = PyFsLayer(PlainOSFS(str(tmp_path)).opendir("sub"))
+    assert outer.identity() in inner.ancestry()[1:]
+    assert inner.identity() == LocalLayer(tmp_path / "sub").identity()
+    outer.close()
+
+
+# What is asked
+
+
+def test_a_remembered_path_is_not_asked_about_again() -> None:
+    fs = Flaky()
+    fs.makedirs("/d/e")
+    fs.writetext("/d/e/f", "x")
+    layer = PyFsLayer(fs)
+    for path in ("", "/d", "/d/e"):
+        layer.lstat(path)
+    fs.calls.clear()
+    layer.lstat("/d/e/f")
+    assert fs.calls == ["getinfo"]
+    layer.open("/d/e/f").close()
+    assert fs.calls == ["getinfo"]
+
+
+class Far(Flaky):
+    """A backend that says that every question is dear."""
+
+    def getmeta(self, namespace: str = "standard") -> Any:
+        return {**super().getmeta(namespace), "network": True}
+
+
+def test_a_listed_directory_of_a_dear_lower_answers_for_all_in_it() -> None:
+    fs = Far()
+    fs.makedirs("/d/sub")
+    fs.writetext("/d/f", "x")
+    layer = PyFsLayer(fs)
+    assert layer.names("/d") is None
+    layer.lstat("/d")
+    fs.calls.clear()
+    layer.listdir("/d")
+    assert fs.calls == ["scandir"]
+    for name in ("f", "sub", "absent"):
+        try:
+            layer.lstat(f"/d/{name}")
+        except FileNotFoundError:
+            pass
+    with raises_errno(errno.ENODATA):
+        layer.getxattr("/d", "user.overlay.opaque")
+    assert fs.calls == ["scandir"]
+    assert read(layer, "/d/f") == b"x"
+    assert fs.calls == ["scandir", "openbin"]

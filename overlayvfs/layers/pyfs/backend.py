@@ -4,13 +4,12 @@ Paths are PyFilesystem's ("/", "/a/b"). Nothing here knows marks, inode numbers 
 """
 
 import errno
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, Final, cast
+from typing import IO, BinaryIO, Final, NamedTuple, cast
 
 from fs.base import FS
-from fs.info import Info
 from fs.memoryfs import MemoryFS
 from fs.osfs import OSFS
 from fs.permissions import Permissions
@@ -21,6 +20,14 @@ from overlayvfs.layers.pyfs import attributes
 from overlayvfs.layers.pyfs.errors import os_errors
 
 ROOT: Final = "/"
+
+
+class Entry(NamedTuple):
+    """One line of a listing; `target` is a symlink's."""
+
+    name: str
+    stat: Stat
+    target: str | None
 
 
 class Backend:
@@ -84,26 +91,26 @@ class Backend:
             raise oserror(errno.EIO, path, reason=f"{self.name}: shows a symlink and not where it points")
         return told
 
-    def scan(self, path: str) -> list[tuple[str, Stat]]:
+    def scan(self, path: str) -> list[Entry]:
         """Return a directory's names with their attributes, in one call. EIO: a name no directory can have."""
         with os_errors(self.name, path):
-            told: list[Info] = list(self._fs.scandir(path, self._namespaces))
-            found = {str(info.raw["basic"]["name"]): attributes.attributes(info.raw) for info in told}
-        self._check_names(path, [info.raw["basic"]["name"] for info in told])
-        return list(found.items())
+            told = [(info.raw["basic"]["name"], info.raw) for info in self._fs.scandir(path, self._namespaces)]
+        # A name told twice is one name.
+        named = {self._checked_name(path, name): raw for name, raw in told}
+        with os_errors(self.name, path):
+            return [Entry(name, attributes.attributes(raw), attributes.target(raw)) for name, raw in named.items()]
 
     def names(self, path: str) -> list[str]:
         """Return a directory's names. EIO: a name no directory can have."""
         with os_errors(self.name, path):
-            told: list[Any] = list(self._fs.listdir(path))
-        self._check_names(path, told)
-        return list(dict.fromkeys(told))
+            told: list[object] = list(self._fs.listdir(path))
+        return list(dict.fromkeys(self._checked_name(path, name) for name in told))
 
-    def _check_names(self, path: str, names: Iterable[object]) -> None:
-        for name in names:
-            # A name twice is one name; these would lead out of the directory, or nowhere.
-            if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name or _too_long(name):
-                raise oserror(errno.EIO, path, reason=f"{self.name}: lists a name no directory can have: {name!r:.300}")
+    def _checked_name(self, path: str, name: object) -> str:
+        # Any of these would lead out of the directory, or nowhere.
+        if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name or _is_too_long(name):
+            raise self.lie(path, f"lists a name no directory can have: {name!r:.300}")
+        return name
 
     # Changing: each is one call, and a failing one may have done its work or part of it
 
@@ -179,7 +186,7 @@ def unwrapped(fs: FS) -> tuple[FS, str]:
     return fs, path.rstrip("/") or ROOT
 
 
-def _too_long(name: str) -> bool:
+def _is_too_long(name: str) -> bool:
     try:
         check_name(name)
     except (OSError, UnicodeError):

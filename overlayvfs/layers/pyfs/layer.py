@@ -39,7 +39,6 @@ class PyFsLayer:
         self.tree = Tree(self._backend)
         self.marks = marks
         self._capabilities = self._as_told()
-        self._has_work = False
 
     @property
     def name(self) -> str:
@@ -111,8 +110,8 @@ class PyFsLayer:
             listing = self.tree.listing(where)
             above = where.rstrip("/")
             entries = [
-                Dirent(name, self.tree.nodes.at(f"{above}/{name}").ino, stat.S_IFMT(st.st_mode))
-                for name, st in listing.objects.items()
+                Dirent(name, self.tree.nodes.at(f"{above}/{name}").ino, stat.S_IFMT(entry.stat.st_mode))
+                for name, entry in listing.objects.items()
             ]
             number = self.tree.nodes.whiteout_number
             return entries + [Dirent(name, number, stat.S_IFCHR) for name in listing.whiteouts]
@@ -122,7 +121,7 @@ class PyFsLayer:
             found = self.tree.get(path)
             if not stat.S_ISLNK(found.stat.st_mode):
                 raise oserror(errno.EINVAL, path)
-            return self._backend.target(found.path)
+            return self.tree.target(found)
 
     def getxattr(self, path: str, name: str) -> bytes:
         with self.lock:
@@ -158,8 +157,7 @@ class PyFsLayer:
         return StatVfs(PAGE_SIZE, PAGE_SIZE, 0, 0, 0, 0, 0, 0, flags, NAME_MAX)
 
     def close(self) -> None:
-        with self.lock:
-            self.tree.sync()
+        self.release(keep_index=False)
 
     def _dir(self, path: str) -> str:
         node = self.tree.get_node(path)
@@ -180,15 +178,13 @@ class PyFsLayer:
         with self.lock:
             self.tree.check_writable()
             self._remove_work()
-            self._backend.make_dir(STORED_WORK, None)
-            self._has_work = True
+            self.tree.ensure_work()
             self.tree.kept = probe(self._backend)
             self._capabilities = self._as_kept()
 
     def release(self, *, keep_index: bool) -> None:
         with self.lock:
-            if self._has_work:
-                self._has_work = False
+            if self.tree.has_work:
                 self.tree.sync()
                 self._remove_work()
 
@@ -307,15 +303,17 @@ class PyFsLayer:
 
     def _remove_work(self) -> None:
         """Remove WORK with all it holds."""
+        self.tree.has_work = False
         if self._backend.find(STORED_WORK) is None:
             return
         directories = [STORED_WORK]
         for directory in directories:
-            for name, st in self._backend.scan(directory):
-                if stat.S_ISDIR(st.st_mode):
-                    directories.append(f"{directory}/{name}")
+            for entry in self._backend.scan(directory):
+                path = f"{directory}/{entry.name}"
+                if stat.S_ISDIR(entry.stat.st_mode):
+                    directories.append(path)
                 else:
-                    self._backend.remove(f"{directory}/{name}")
+                    self._backend.remove(path)
         for directory in reversed(directories):
             self._backend.remove_dir(directory)
         self.tree.nodes.drop(STORED_WORK)

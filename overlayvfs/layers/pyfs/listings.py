@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from overlayvfs.abi import Stat
+from overlayvfs.layers.pyfs.backend import Entry
 from overlayvfs.layers.pyfs.spelling import sorted_out
 from overlayvfs.marks import WH_OPAQUE
 
@@ -16,13 +16,13 @@ _ENTRIES_KEPT: Final = 100_000
 class Listing:
     """One directory: objects, whiteouts and whether it is opaque."""
 
-    objects: dict[str, Stat]
-    whiteouts: dict[str, Stat]
+    objects: dict[str, Entry]
+    whiteouts: dict[str, Entry]
     opaque: bool
 
     @classmethod
-    def of(cls, entries: Iterable[tuple[str, Stat]]) -> "Listing":
-        told = dict(entries)
+    def of(cls, entries: Iterable[Entry]) -> "Listing":
+        told = {entry.name: entry for entry in entries}
         objects, whiteouts = sorted_out(told.items())
         return cls(objects, whiteouts, WH_OPAQUE in told)
 

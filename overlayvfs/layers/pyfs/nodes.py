@@ -5,6 +5,7 @@ hangs here too, so a handle finds its object wherever it was moved to.
 """
 
 import itertools
+import stat
 from dataclasses import dataclass, field
 
 from overlayvfs.abi import Stat
@@ -48,7 +49,7 @@ class Nodes:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
-        self.root = Node("", None, self.new_number())
+        self.root = Node("", None, self.new_number(), kind=stat.S_IFDIR)
         self.whiteout_number = self.new_number()
         """Of all whiteouts: in the kernel's uppers, too, they are links of one inode (KB 3.2)."""
 

@@ -26,8 +26,9 @@ def probe(backend: Backend) -> Kept:
 
     """
     backend.make_dir(_DIR, None)
+    was_there = backend.find(_FILE)
     backend.make_file(_FILE)
-    if backend.find(_FILE) is None:
+    if was_there is not None or backend.find(_FILE) is None:
         raise oserror(errno.EINVAL, reason=f"{backend.name} can't be an upper: it does not show what was just written")
     kept = Kept(
         times=_keeps(backend, lambda: backend.set_times(_FILE, _WHEN, _WHEN), lambda st: st.st_mtime_ns == _WHEN),

@@ -136,7 +136,7 @@ class Steps:
         self.make_dir(dst)
         # Grows while it is walked: parents before what is in them.
         for below, _ in directories:
-            for name, child in self._backend.scan(src + below):
+            for name, child, _ in self._backend.scan(src + below):
                 path = f"{below}/{name}"
                 if stat.S_ISDIR(child.st_mode):
                     self.make_dir(dst + path)

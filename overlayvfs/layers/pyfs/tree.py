@@ -35,6 +35,11 @@ class Found:
         return self.stat.st_mode == _WHITEOUT_MODE and self.stat.st_rdev == 0
 
 
+def _split(where: str) -> tuple[str, str]:
+    parent, _, name = where.rpartition("/")
+    return parent or ROOT, name
+
+
 class Tree:
     """The state the verbs share. The layer's lock is held around every call."""
 
@@ -43,6 +48,8 @@ class Tree:
         self.nodes = Nodes()
         self.dev = anonymous_dev()
         self.kept = Kept(writes_in_place=not backend.is_network)
+        self.has_work = False
+        """WORK is there, made or found by this layer."""
         self._open: set[Node] = set()
         self._orphan_numbers = itertools.count(1)
         # Listing answers what lookups would ask one by one: worth keeping where asking is dear, and where
@@ -71,12 +78,11 @@ class Tree:
             return Found(ROOT, self._completed(ROOT, self.backend.stat(ROOT)))
         if where != STORED_WORK:
             self.check_parent(path)
-        found, whiteout = self._ask(where)
-        if found is not None:
-            return Found(where, self._completed(where, found))
-        if whiteout is not None:
-            return Found(where, self.as_whiteout(whiteout))
-        return None
+        told = self._told(where)
+        if told is not None:
+            return Found(where, self._completed(where, told))
+        mark = self._told_of_mark(where)
+        return None if mark is None else Found(where, self.as_whiteout(mark))
 
     def get(self, path: str) -> Found:
         """Return what is at a layer's path. ENOENT ENOTDIR."""
@@ -111,22 +117,41 @@ class Tree:
             raise oserror(errno.EEXIST, path)
         return stored(path)
 
-    def _ask(self, where: str) -> tuple[Stat | None, Stat | None]:
-        """Return the object and, if there is none, the whiteout at a backend's path."""
-        parent, _, name = where.rpartition("/")
-        listing = self._listings.get(parent or ROOT) if self._listings is not None else None
+    def target(self, found: Found) -> str:
+        """Return where a symlink points."""
+        parent, name = _split(found.path)
+        listing = self._listed(parent)
+        told = None if listing is None else listing.objects[name].target
+        return self.backend.target(found.path) if told is None else told
+
+    def _told(self, where: str) -> Stat | None:
+        """Return what the backend tells of an object, None if there is none."""
+        parent, name = _split(where)
+        listing = self._listed(parent)
         if listing is None:
-            found = self.backend.find(where)
-            if found is not None:
-                return found, None
-            if self._listings is None or not self.backend.tells_links:
-                return None, self.backend.find(whiteout_of(where))
-            listing = self.listing(parent or ROOT)
-        return listing.objects.get(name), listing.whiteouts.get(name)
+            told = self.backend.find(where)
+            if told is not None or self._listings is None or not self.backend.tells_links:
+                return told
+            # Nothing, or a symlink that dangles: asked about, the backend follows it.
+            listing = self.listing(parent)
+        entry = listing.objects.get(name)
+        return None if entry is None else entry.stat
+
+    def _told_of_mark(self, where: str) -> Stat | None:
+        """Return what the backend tells of a name's whiteout, None if it has none."""
+        parent, name = _split(where)
+        listing = self._listed(parent)
+        if listing is None:
+            return self.backend.find(whiteout_of(where))
+        entry = listing.whiteouts.get(name)
+        return None if entry is None else entry.stat
+
+    def _listed(self, where: str) -> Listing | None:
+        return None if self._listings is None else self._listings.get(where)
 
     def listing(self, where: str) -> Listing:
         """Return what is in a backend's directory."""
-        listing = self._listings.get(where) if self._listings is not None else None
+        listing = self._listed(where)
         if listing is None:
             listing = Listing.of(self.backend.scan(where))
             if self._listings is not None:
@@ -134,7 +159,7 @@ class Tree:
         return listing
 
     def is_opaque(self, where: str) -> bool:
-        listing = self._listings.get(where) if self._listings is not None else None
+        listing = self._listed(where)
         if listing is not None:
             return listing.opaque
         return self.backend.find(opaque_in(where)) is not None
@@ -188,7 +213,10 @@ class Tree:
         """Return the object of a handle, wherever it is now. ESTALE: nothing is left of it but `node.last`."""
         if node.parent is None and node is not self.nodes.root:
             raise oserror(errno.ESTALE, reason=f"{self.backend.name} can't change what has no name any more")
-        return Found(node.path, self.shown(node, self.backend.stat(node.path)))
+        told = self.backend.stat(ROOT) if node is self.nodes.root else self._told(node.path)
+        if told is None:
+            raise self.backend.lie(node.path, "does not show any more what was open")
+        return Found(node.path, self.shown(node, told))
 
     def set_times(self, where: str, atime_ns: int | None, mtime_ns: int) -> None:
         """Set the times of an object the backend keeps at `where`; None leaves the access time to the backend."""
@@ -260,9 +288,10 @@ class Tree:
         return f"{STORED_WORK}/{RESERVED}.{next(self._orphan_numbers)}"
 
     def ensure_work(self) -> None:
-        """Make WORK if `prepare` was not called."""
-        if self.backend.find(STORED_WORK) is None:
+        """Make WORK unless it is there; removing a file that is open takes one, `prepare` or not."""
+        if not self.has_work and self.backend.find(STORED_WORK) is None:
             self.backend.make_dir(STORED_WORK, None)
+        self.has_work = True
 
     def lose_name(self, where: str, orphan: str, st: Stat) -> None:
         """Note that the object at `where` was moved to `orphan`; it is removed unless it is open."""
