@@ -5,7 +5,7 @@ import os
 import stat
 from typing import Self
 
-from overlayvfs.abi import Stat, oserror
+from overlayvfs.abi import O_PATH, Stat, oserror
 
 _NAMESPACES = ("user.", "trusted.", "security.", "system.")
 
@@ -65,25 +65,19 @@ def path_of(fd: int) -> str:
 class HostHandle:
     """An open object of a host directory.
 
-    Made with O_PATH, which opens nothing and is good for attributes; `reopen` opens it for data.
+    Regular files and directories are opened; everything else is held by O_PATH, which opens nothing: no
+    fifo waits and no device driver acts.
     """
 
-    __slots__ = ("_read_only", "_ref", "_takes_data", "fd", "kind")
+    __slots__ = ("_kind", "_read_only", "_ref", "_takes_data", "fd")
 
-    def __init__(self, fd: int, *, opened: bool = False, read_only: bool = False) -> None:
-        """Own `fd`; `opened` says it is O_RDWR and not O_PATH, `read_only` that nothing may be changed through it."""
+    def __init__(self, fd: int, kind: int, flags: int, *, read_only: bool = False) -> None:
+        """Own `fd`, of an object of this S_IFMT kind opened with these flags; `read_only` refuses every change."""
         self.fd = fd
-        self._takes_data = opened
-        self.kind = stat.S_IFMT(os.fstat(fd).st_mode)
-        self._ref: int | str = fd if opened else path_of(fd)
+        self._kind = kind
+        self._ref: int | str = path_of(fd) if flags & O_PATH else fd
+        self._takes_data = flags & os.O_RDWR != 0
         self._read_only = read_only
-
-    def reopen(self, flags: int) -> None:
-        """Open for data the very object this handle is of. EACCES ETXTBSY."""
-        fd = os.open(path_of(self.fd), flags | os.O_CLOEXEC)
-        os.close(self.fd)
-        self.fd = self._ref = fd
-        self._takes_data = flags & (os.O_WRONLY | os.O_RDWR) != 0
 
     def __enter__(self) -> Self:
         return self
@@ -127,9 +121,9 @@ class HostHandle:
         return os.lseek(self.fd, offset, whence)
 
     def _check_has_data(self) -> None:
-        if self.kind == stat.S_IFREG:
+        if self._kind == stat.S_IFREG:
             return
-        raise oserror(errno.EISDIR if self.kind == stat.S_IFDIR else errno.EINVAL)
+        raise oserror(errno.EISDIR if self._kind == stat.S_IFDIR else errno.EINVAL)
 
     def stat(self) -> Stat:
         return to_stat(os.fstat(self.fd))

@@ -200,12 +200,10 @@ class LocalLayer:
         return self._at(path, lambda directory, name: os.readlink(name, dir_fd=directory))
 
     def getxattr(self, path: str, name: str) -> bytes:
-        return self._at(
-            path, lambda directory, last: get_attribute(names.name_path(directory, last), name, follow=False)
-        )
+        return self._at(path, partial(names.attributes, read=partial(get_attribute, name=name)))
 
     def listxattr(self, path: str) -> list[str]:
-        return self._at(path, lambda directory, last: list_attributes(names.name_path(directory, last), follow=False))
+        return self._at(path, partial(names.attributes, read=list_attributes))
 
     def open(self, path: str, *, writable: bool = False) -> Handle:
         if writable:
@@ -400,5 +398,7 @@ class LocalLayer:
 
 
 def _let_go(fd: int, area: WorkArea) -> None:
-    area.dispose()
-    os.close(fd)
+    try:
+        area.dispose()
+    finally:
+        os.close(fd)

@@ -6,14 +6,21 @@ No call here follows a symlink, and none takes more than one component.
 import errno
 import os
 import stat
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
-from overlayvfs.abi import O_NOFOLLOW, O_PATH, O_TMPFILE, Dirent, Stat, oserror
+from overlayvfs.abi import O_DIRECTORY, O_NOFOLLOW, O_PATH, O_TMPFILE, Dirent, Stat, oserror
 from overlayvfs.layers.local import syscalls
 from overlayvfs.layers.local.handle import HostHandle, change_owner, path_of, to_stat
 
+T = TypeVar("T")
+
 _CLOEXEC: Final[int] = getattr(os, "O_CLOEXEC", 0)
 _OBJECT: Final[int] = O_PATH | O_NOFOLLOW | _CLOEXEC
+
+_LIST: Final[int] = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | _CLOEXEC
+# Should a fifo take a file's place before it is opened, it must not make us wait; to files it means nothing.
+_DATA: Final[int] = O_NOFOLLOW | _CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 
 _CHEAP_DIRECTORY: Final = 1 << 15
 """Directories up to this st_size are listed for hardly more than an lstat: a few hundred names."""
@@ -56,32 +63,48 @@ def cheap_names(directory: int) -> list[str] | None:
     return os.listdir(directory)
 
 
-def object_handle(directory: int, name: str, *, read_only: bool) -> HostHandle:
+def attributes(directory: int, name: str, *, read: Callable[..., T]) -> T:
+    """Return `read(descriptor)` of a directory, `read(path, follow=False)` of anything else."""
+    # Nearly all marks are asked of directories, and a descriptor is much quicker than a path through /proc.
+    try:
+        fd = os.open(name, _LIST, dir_fd=directory)
+    except (NotADirectoryError, PermissionError):
+        return read(name_path(directory, name), follow=False)
+    try:
+        return read(fd)
+    finally:
+        os.close(fd)
+
+
+def object_handle(directory: int, name: str, kind: int = 0, *, read_only: bool) -> HostHandle:
     """Return the object itself for its attributes; opens nothing (O_PATH)."""
-    return HostHandle(os.open(name, _OBJECT, dir_fd=directory), read_only=read_only)
+    return HostHandle(os.open(name, _OBJECT, dir_fd=directory), kind, _OBJECT, read_only=read_only)
 
 
 def open_handle(directory: int, name: str, *, writable: bool, read_only: bool) -> HostHandle:
     """Return the object open for what it is: a file for its data, a directory to be synced, the rest for attributes.
 
-    The kind is asked of the very object that is then opened, through its descriptor: whatever is swapped
-    in meanwhile, no fifo waits and no device driver acts.
+    Raises:
+        EISDIR: `writable`, and it is a directory.
+        ESTALE: it became a symlink meanwhile.
+
     """
-    handle = object_handle(directory, name, read_only=read_only)
+    kind = stat.S_IFMT(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    if kind == stat.S_IFDIR and writable:
+        raise oserror(errno.EISDIR, name)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        return object_handle(directory, name, kind, read_only=read_only)
+    flags = _DATA | (os.O_RDWR if writable else os.O_RDONLY)
     try:
-        if handle.kind == stat.S_IFDIR and writable:
-            raise oserror(errno.EISDIR, name)
-        if handle.kind == stat.S_IFREG:
-            handle.reopen(os.O_RDWR if writable else os.O_RDONLY)
-        elif handle.kind == stat.S_IFDIR:
-            try:
-                handle.reopen(os.O_RDONLY)
-            except PermissionError:
-                pass  # its attributes can be had without the right to list it
-    except OSError:
-        handle.close()
-        raise
-    return handle
+        fd = os.open(name, flags, dir_fd=directory)
+    except PermissionError:
+        if kind == stat.S_IFREG:
+            raise
+        # A directory's attributes can be had without the right to list it.
+        return object_handle(directory, name, kind, read_only=read_only)
+    except OSError as error:
+        raise oserror(errno.ESTALE, name) if error.errno == errno.ELOOP else error from None
+    return HostHandle(fd, kind, flags, read_only=read_only)
 
 
 def create(directory: int, name: str, mode: int, uid: int, gid: int) -> HostHandle:
@@ -93,7 +116,7 @@ def create(directory: int, name: str, mode: int, uid: int, gid: int) -> HostHand
         os.close(fd)
         os.unlink(name, dir_fd=directory)
         raise
-    return HostHandle(fd, opened=True)
+    return HostHandle(fd, stat.S_IFREG, os.O_RDWR)
 
 
 def unnamed(directory: int, name: str, mode: int, uid: int, gid: int) -> HostHandle:
@@ -104,7 +127,7 @@ def unnamed(directory: int, name: str, mode: int, uid: int, gid: int) -> HostHan
     except OSError:
         os.close(fd)
         raise
-    return HostHandle(fd, opened=True)
+    return HostHandle(fd, stat.S_IFREG, os.O_RDWR)
 
 
 def settle(directory: int, name: str, mode: int, uid: int, gid: int) -> None:
@@ -168,11 +191,10 @@ def remove_tree(directory: int, name: str) -> None:
 
 
 def _open_to_empty(directory: int, name: str) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | O_NOFOLLOW | _CLOEXEC
     try:
-        return os.open(name, flags, dir_fd=directory)
+        return os.open(name, _LIST, dir_fd=directory)
     except PermissionError:
         # A directory made without rights for its owner, who we are.
         with object_handle(directory, name, read_only=False) as handle:
             handle.chmod(0o700)
-        return os.open(name, flags, dir_fd=directory)
+        return os.open(name, _LIST, dir_fd=directory)

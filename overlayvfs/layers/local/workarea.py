@@ -73,11 +73,13 @@ class WorkArea:
         if fd < 0:
             return
         # A forked child that ends must not take the parent's work away.
-        if self._private is not None and os.getpid() == self._owner:
-            for name in os.listdir(fd):
-                remove_tree(fd, name)
-            self._remove_private()
-        os.close(fd)
+        try:
+            if self._private is not None and os.getpid() == self._owner:
+                for name in os.listdir(fd):
+                    remove_tree(fd, name)
+                self._remove_private()
+        finally:
+            os.close(fd)
 
     def _make_private(self) -> str:
         above = os.path.join(self._root, os.pardir)
@@ -93,8 +95,12 @@ class WorkArea:
 
     def _remove_private(self) -> None:
         path, self._private = self._private, None
-        if path is not None:
+        if path is None:
+            return
+        try:
             os.rmdir(path)
+        except FileNotFoundError:
+            pass  # whoever removed the directory it was in has done it
 
     def _check(self, fd: int, path: str) -> None:
         root, area = os.fstat(self._root_fd), os.fstat(fd)
@@ -128,8 +134,7 @@ class WorkArea:
     def probe(self) -> Capabilities:
         """Try what objects of this file system, made by this process, can hold; leaves nothing behind."""
         area = self.open()
-        name = f"probe-{os.getpid()}"
-        os.mkdir(name, 0o700, dir_fd=area)
+        name = os.path.basename(tempfile.mkdtemp(prefix="probe-", dir=path_of(area)))
         fd = os.open(name, _OPEN, dir_fd=area)
         try:
             return _probe(fd)
