@@ -779,6 +779,7 @@ class UpperConformance(LowerConformance):
         layer = upper({"/f": "one"})
         with opened(layer.open("/f", writable=True)) as handle, opened(layer.open("/f")) as reader:
             layer.unlink("/f")
+            assert handle.pread(9, 0) == b"one"
             handle.pwrite(b"TWO!", 0)
             assert reader.pread(9, 0) == b"TWO!"
             assert reader.stat().st_size == 4
