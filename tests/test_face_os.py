@@ -21,7 +21,7 @@ CALLS = [
     *("replace", "symlink", "readlink", "truncate", "fchmod", "chown", "fchown", "lchown", "access", "mknod"),
     *("statvfs", "getxattr", "setxattr", "listxattr", "removexattr", "umask", "seteuid", "setegid", "setgroups"),
 ]
-"""Without fdopen (as open()), link (different on purpose), utime and chmod (whose signatures Python itself cannot tell)."""
+"""Without fdopen (as open()), link (different on purpose), utime and chmod (signatures Python itself cannot tell)."""
 
 
 @pytest.fixture

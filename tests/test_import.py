@@ -51,7 +51,7 @@ def test_works_without_pkg_resources_and_leaves_no_stand_in_behind():
 
 @pytest.mark.skipif(find_spec("pkg_resources") is None, reason="this Python has no pkg_resources to leave alone")
 def test_leaves_the_real_pkg_resources_alone():
-    code = "import warnings\nwith warnings.catch_warnings():\n    warnings.simplefilter('ignore')\n    import pkg_resources\n"
+    code = "import warnings\nwarnings.simplefilter('ignore')\nimport pkg_resources\n"
     assert python(code + USE + "print(sys.modules['pkg_resources'] is pkg_resources)") == "True\n"
 
 

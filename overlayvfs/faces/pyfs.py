@@ -394,7 +394,7 @@ class MemoryFS(TreeFS):
 class OverlayFS(TreeFS):
     """Linux's OverlayFS: read-only `lowers`, highest priority first, and one writable `upper`, seen as one tree.
 
-    A layer, and a workdir, is any FS, FS URL or path. Without an upper the overlay is read-only. The other
+    A layer is any FS, FS URL or path, and so is a workdir. Without an upper the overlay is read-only. The other
     options have mount(8)'s names and values. `close` ends the overlay and closes no layer it was given,
     unless `close_layers`.
 
@@ -434,15 +434,15 @@ class OverlayFS(TreeFS):
                 layers = []
                 for number, lower in enumerate(lowers, 1):
                     layers.append(open_layer(lower, f"lower {number}", marks=marks))
-                    opened.callback(layers[-1].close)
+                    _close_with(opened, lower, layers[-1])
                 top = None if upper is None else open_upper(upper, workdir, marks=marks)
-                if top is not None:
-                    opened.callback(top.close)
+                _close_with(opened, upper, top)
                 overlay = Overlay.mount(layers, top, options)
             except OSError as error:
                 raise MountFailed(error) from error
             self._opened = opened.pop_all()
-        self._given = [layer for layer in (*lowers, upper, workdir) if isinstance(layer, FS)] if close_layers else []
+        given = [spec for spec in (*lowers, upper, workdir) if isinstance(spec, FS | Layer)]
+        self._given = given if close_layers else []
         self._name = mountoptions.spelt(
             [_spelling(*pair) for pair in zip(lowers, layers, strict=True)],
             None if upper is None or top is None else _spelling(upper, top),
@@ -490,6 +490,12 @@ def _check_sequence(lowers: object) -> None:
     """Raise TypeError for one layer where a sequence of layers belongs: text would be taken for a path a letter."""
     if isinstance(lowers, str | bytes | PathLike | FS) or not isinstance(lowers, Sequence):
         raise TypeError(f"lowers: expected a sequence of layers, highest first, not {type(lowers).__name__}")
+
+
+def _close_with(opened: ExitStack, spec: object, layer: Layer | None) -> None:
+    """Have a layer closed with the overlay, unless it was given as it is."""
+    if layer is not None and layer is not spec:
+        opened.callback(layer.close)
 
 
 def _spelling(spec: LayerSpec, layer: Layer) -> str:

@@ -7,13 +7,16 @@ everything else is an ordinary PyFilesystem. Adapters are imported when somethin
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from fs.base import FS
 from fs.errors import FSError
 from fs.opener import open as open_url
+from fs.opener import registry
 from fs.opener.errors import OpenerError, ParseError
 from fs.osfs import OSFS
 from fs.subfs import ClosingSubFS, SubFS
@@ -26,8 +29,11 @@ from overlayvfs.layers.pyfs import PyFsLayer
 from overlayvfs.layers.tar import TarLayer
 from overlayvfs.marks import USER, MarkNames
 
-LayerSpec = FS | str | os.PathLike[str]
-"""What a layer may be given as: an FS, an FS URL (text with "://") or a path."""
+LayerSpec = FS | str | os.PathLike[str] | Layer
+"""What a layer may be given as: an FS, an FS URL (text with "://"), a path, or a layer as it is.
+
+An fsspec file system is one too, and so is a URL that only fsspec knows.
+"""
 
 
 @runtime_checkable
@@ -57,18 +63,19 @@ class _Source(NamedTuple):
 def open_layer(spec: LayerSpec, role: str, *, marks: MarkNames = USER) -> Layer:
     """Return a layer to read; `role` is what errors call it ("lower 1"), `marks` the overlay's attribute names.
 
-    `Layer.close` lets go of what was opened here, an FS from a URL included, and of nothing that was given.
+    A layer is returned as it is. `close` of any other lets go of what was opened here, an FS from a URL
+    included, and of nothing that was given.
 
     Raises:
-        TypeError: `spec` is no FS, URL or path.
+        TypeError: `spec` is nothing a layer can be given as.
         EBADF: a closed FS.
         EINVAL: a URL no opener takes.
         ENOENT ENOTDIR: no such directory; no directory and no archive either.
 
     """
-    source = _source(spec, role)
     with _naming(role, spec):
-        return _layer(source, None, marks, writable=False)
+        ready = _ready_layer(spec, marks)
+        return ready or _layer(_source(spec, role), None, marks, writable=False)
 
 
 def open_upper(spec: LayerSpec, workdir: LayerSpec | None = None, *, marks: MarkNames = USER) -> UpperLayer:
@@ -80,37 +87,56 @@ def open_upper(spec: LayerSpec, workdir: LayerSpec | None = None, *, marks: Mark
             another file system.
 
     """
-    source = _source(spec, "upper")
-    work = None if workdir is None else _source(workdir, "workdir")
+    with _naming("workdir", workdir):
+        work = None if workdir is None else _source(workdir, "workdir")
     with _naming("upper", spec):
-        layer = _layer(source, work, marks, writable=True)
-        if not isinstance(layer, UpperLayer):
-            layer.close()
-            raise oserror(errno.EINVAL, reason=f"{layer.name} can't hold whiteouts; give it as a lower")
-        if isinstance(layer, PyFsLayer) and not layer.writable:
-            layer.close()
-            raise oserror(errno.EROFS)
-    if work is not None:
-        try:
+        ready = _ready_layer(spec, marks)
+        layer = ready or _layer(_source(spec, "upper"), work, marks, writable=True)
+    try:
+        with _naming("upper", spec):
+            if not isinstance(layer, UpperLayer):
+                raise oserror(errno.EINVAL, reason=f"{layer.name} can't hold whiteouts; give it as a lower")
+            if isinstance(layer, PyFsLayer) and not layer.writable:
+                raise oserror(errno.EROFS)
+        if work is not None:
             with _naming("workdir", workdir):
                 _check_workdir(layer, work)
-        except BaseException:
+    except BaseException:
+        if layer is not spec:
             layer.close()
-            raise
+        raise
     return layer
+
+
+def _ready_layer(spec: object, marks: MarkNames) -> Layer | None:
+    """Return the layer of what is no PyFilesystem and no path: a layer, an fsspec file system, a URL of fsspec's."""
+    if isinstance(spec, Layer):
+        return spec
+    # Whoever has an fsspec file system has imported it; a URL is worth a look at what is installed.
+    fsspec = sys.modules.get("fsspec")
+    is_store = fsspec is not None and isinstance(spec, fsspec.AbstractFileSystem)
+    if is_store or (_is_foreign_url(spec) and find_spec("fsspec") is not None):
+        from overlayvfs.layers.fsspec import FsspecLayer
+
+        return FsspecLayer(spec, marks=marks)
+    return None
+
+
+def _is_foreign_url(spec: object) -> bool:
+    return isinstance(spec, str) and "://" in spec and spec.partition("://")[0] not in registry.protocols
 
 
 def _source(spec: object, role: str) -> _Source:
     if isinstance(spec, FS):
-        return _unwrapped(spec, role, owned=False)
+        return _unwrapped(spec, owned=False)
     if isinstance(spec, str) and "://" in spec:
-        return _from_url(spec, role)
+        return _from_url(spec)
     if isinstance(spec, (str, os.PathLike)):
         return _Source(None, os.fsdecode(spec))
     raise TypeError(f"{role}: expected an FS, an FS URL or a path, not {type(spec).__name__}")
 
 
-def _unwrapped(fs: FS, role: str, *, owned: bool) -> _Source:
+def _unwrapped(fs: FS, *, owned: bool) -> _Source:
     """Look through SubFS to the file system whose directory it is."""
     path, given = "", fs
     while type(fs) in (SubFS, ClosingSubFS):
@@ -119,18 +145,18 @@ def _unwrapped(fs: FS, role: str, *, owned: bool) -> _Source:
             break
         fs, path = fs.delegate_path(path or "/")
     if fs.isclosed():
-        raise oserror(errno.EBADF, str(given), reason=f"{role} is closed")
+        raise oserror(errno.EBADF, str(given), reason="closed")
     return _Source(fs, path.rstrip("/"), owned)
 
 
-def _from_url(url: str, role: str) -> _Source:
+def _from_url(url: str) -> _Source:
     try:
         fs, path = open_url(url, writeable=False)
+        return _unwrapped(fs.opendir(path) if path else fs, owned=True)
     except FSError as error:
-        raise oserror(errno.ENOENT, url, reason=f"{role}: {error}") from error
+        raise oserror(errno.ENOENT, url, reason=str(error)) from error
     except (OpenerError, ParseError) as error:
-        raise oserror(errno.EINVAL, url, reason=f"{role}: {error}") from error
-    return _unwrapped(fs.opendir(path) if path else fs, role, owned=True)
+        raise oserror(errno.EINVAL, url, reason=str(error)) from error
 
 
 def _layer(source: _Source, work: _Source | None, marks: MarkNames, *, writable: bool) -> Layer:
