@@ -11,7 +11,7 @@ from collections.abc import Callable
 from overlayvfs.abi import SEEK_DATA, SEEK_HOLE, Stat, oserror
 from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.inode import Inode, inode_key, live_inode, real
+from overlayvfs.engine.inode import Inode, inode_key, is_metacopy, live_inode, real
 from overlayvfs.engine.lowers import LowerDir, LowerFile
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.work import staged
@@ -45,7 +45,7 @@ def copy_up(mnt: Mount, dentry: Dentry, *, size: int | None = None, data: bool =
             _copy_up_indexed(mnt, upper, dentry, size)
         else:
             _copy_up_one(mnt, upper, dentry, size, data)
-    if dentry.metacopy and data:
+    if data and is_metacopy(mnt, dentry):
         copy_up_data(mnt, upper, dentry, size)
     return upper
 

@@ -59,6 +59,7 @@ def mknod(mnt: Mount, parent: Dentry, name: str, mode: int, rdev: int) -> Dentry
     kind = stat.S_IFMT(mode) or stat.S_IFREG
     is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
     makes_whiteout = kind == stat.S_IFCHR and rdev == 0
+    mnt.writable_upper()
     may_create(mnt, parent)
     if is_device and mnt.credentials.uid != 0 and not makes_whiteout:
         raise oserror(errno.EPERM)

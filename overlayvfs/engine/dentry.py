@@ -7,7 +7,7 @@ from overlayvfs.engine.lowers import LowerDir, LowerFile
 from overlayvfs.layers.base import Handle
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Dentry:
     """One name in the overlay; live, and unique per name.
 
@@ -29,7 +29,7 @@ class Dentry:
     impure: bool = False
     """The upper directory is known to carry the impure mark."""
     metacopy: bool = False
-    """The upper file has no data of its own (overlayfs.rst, "Metadata only copy up")."""
+    """The upper file had no data of its own when last seen; its other names may have changed that."""
     unlinked: bool = False
     """The name is gone; only open descriptors still hold this."""
     descriptors: int = 0

@@ -23,7 +23,7 @@ from overlayvfs.abi import (
     oserror,
 )
 from overlayvfs.engine import xattr
-from overlayvfs.engine.attr import drop_set_ids, resize
+from overlayvfs.engine.attr import drop_set_ids
 from overlayvfs.engine.copy_up import copy_up
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.inode import Inode, attributes, mapped, real
@@ -93,7 +93,7 @@ class File:
         """Write at the position (O_APPEND: at the end) and move on; the bytes written. EBADF ENOSPC."""
         with self._mnt.lock:
             inode = self._writable()
-            if self.flags & O_APPEND:
+            if self.flags & O_APPEND and len(data):
                 self.position = inode.data.stat().st_size
             written = self._pwrite(inode, data, self.position)
             self.position += written
@@ -159,7 +159,8 @@ class File:
             self._check_open()
             if size < 0 or self.inode is None or not self._may_write:
                 raise oserror(errno.EINVAL)
-            resize(self._mnt, self.inode.data, size)
+            self.inode.data.truncate(size)
+            drop_set_ids(self._mnt, self.inode.data)
 
     def listdir(self) -> list[Dirent]:
         """Return the directory's names as they were at the first call since open or rewind. EBADF ENOTDIR."""

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from overlayvfs.abi import Stat
 from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.lowers import LowerDir, LowerFile
+from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark
 from overlayvfs.engine.mount import Mount
 from overlayvfs.layers.base import Handle, Layer
 
@@ -55,7 +55,7 @@ def mapped(mnt: Mount, dentry: Dentry, st: Stat) -> Stat:
     number, ino = _file_origin(mnt, dentry, st)
     dev, ino = map_numbers(mnt, number, ino)
     st = st._replace(st_dev=dev, st_ino=ino)
-    if dentry.metacopy and dentry.lower_file is not None:
+    if dentry.lower_file is not None and is_metacopy(mnt, dentry):
         data, path = dentry.lower_file.data_part
         st = st._replace(st_blocks=mnt.lowers.layer(data).lstat(path).st_blocks)
     elif dentry.lower_file is not None and dentry.lower_file.data is not None and not dentry.has_upper:
@@ -64,6 +64,13 @@ def mapped(mnt: Mount, dentry: Dentry, st: Stat) -> Stat:
     if mnt.has_index and dentry.is_file:
         st = st._replace(st_nlink=index.nlink(mnt, dentry, st.st_nlink))
     return st
+
+
+def is_metacopy(mnt: Mount, dentry: Dentry) -> bool:
+    """Tell whether an upper file has no data of its own yet (overlayfs.rst, "Metadata only copy up")."""
+    if dentry.metacopy and mnt.upper is not None and not dentry.unlinked:
+        dentry.metacopy = get_mark(mnt.upper, dentry.path, mnt.marks.metacopy) is not None
+    return dentry.metacopy
 
 
 def _file_origin(mnt: Mount, dentry: Dentry, st: Stat) -> tuple[int, int]:
@@ -195,7 +202,9 @@ def _open_real(mnt: Mount, dentry: Dentry, *, writable: bool) -> tuple[Handle, H
     layer, path = real(mnt, dentry)
     in_upper = layer is mnt.upper
     handle = layer.open(path, writable=writable and in_upper)
-    if dentry.metacopy or (not in_upper and dentry.lower_file is not None and dentry.lower_file.data is not None):
+    if is_metacopy(mnt, dentry) or (
+        not in_upper and dentry.lower_file is not None and dentry.lower_file.data is not None
+    ):
         assert dentry.lower_file is not None
         number, data_path = dentry.lower_file.data_part
         return handle, mnt.lowers.layer(number).open(data_path), False

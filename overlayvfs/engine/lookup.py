@@ -27,8 +27,25 @@ def lookup(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
         pass
     check_name(name)
     dentry = None if parent.unlinked else _look_up(mnt, parent, name)
+    if dentry is not None and isinstance(dentry.lower, LowerDir):
+        _claim_lower_dir(mnt, dentry, dentry.lower)
     parent.children[name] = dentry
     return dentry
+
+
+def _claim_lower_dir(mnt: Mount, dentry: Dentry, lower: LowerDir) -> None:
+    """Let a directory stand for its lower one, alone (ovl_verify_inode; KB 2.10).
+
+    Raises:
+        ESTALE: another directory that redirects led to the same lower one was looked up first.
+
+    """
+    key = lower.parts[0][0], mnt.lowers.stat_of(lower).st_ino
+    other = mnt.lower_dirs.get(key)
+    if other is None or other.unlinked:
+        mnt.lower_dirs[key] = dentry
+    elif other.has_upper or dentry.has_upper:
+        raise oserror(errno.ESTALE, reason=f"{other.path} already shows the lower directory {lower.parts[0][1]}")
 
 
 def _look_up_bare(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
@@ -74,7 +91,7 @@ def upper_stat(upper: UpperLayer, path: str) -> Stat | None:
 def _upper_dir(mnt: Mount, upper: UpperLayer, path: str, parent: Dentry, name: str) -> Dentry:
     """Make the dentry of a directory in the upper, merged with what the lowers have of it."""
     dentry = Dentry(name, parent, True, None, stat.S_IFDIR)
-    if not mnt.lowers.layers:
+    if not _reads_marks(mnt, parent):
         return dentry
     if get_mark(upper, path, mnt.marks.opaque) == b"y":
         dentry.opaque = True
@@ -91,6 +108,11 @@ def _upper_dir(mnt: Mount, upper: UpperLayer, path: str, parent: Dentry, name: s
         dentry.lower = lower
         _fix_origin(mnt, upper, path, dentry)
     return dentry
+
+
+def _reads_marks(mnt: Mount, parent: Dentry) -> bool:
+    """Tell whether marks can matter: without redirects to follow, only below a merged parent (d.last)."""
+    return bool(mnt.lowers.layers) and (mnt.lowers.follow or parent.lower_dir is not None)
 
 
 def _fix_origin(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry) -> None:
@@ -125,7 +147,7 @@ def _find_data(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry) -> None
     assert dentry.parent is not None
     if not mnt.options.metacopy:
         raise oserror(errno.EPERM, reason=f"{path} in the upper is a metacopy file and metacopy=off")
-    value = get_mark(upper, path, mnt.marks.redirect)
+    value = get_mark(upper, path, mnt.marks.redirect) if _reads_marks(mnt, dentry.parent) else None
     if value is not None:
         dentry.redirect = parse_redirect(value)
         if not mnt.lowers.follow:

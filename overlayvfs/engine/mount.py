@@ -125,6 +125,7 @@ class Mount:
         self.lock = threading.RLock()
         self.credentials = Credentials()
         self.inodes: WeakValueDictionary[Hashable, Inode] = WeakValueDictionary()
+        self.lower_dirs: WeakValueDictionary[Hashable, Dentry] = WeakValueDictionary()
         self.dev = anonymous_dev()
         self.closed = False
         self.whiteout: str | None = None

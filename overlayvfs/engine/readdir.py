@@ -8,7 +8,7 @@ import stat
 
 from overlayvfs.abi import Dirent, is_whiteout, oserror
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.inode import attributes, map_numbers
+from overlayvfs.engine.inode import attributes, map_numbers, same_fs, xino_bits
 from overlayvfs.engine.lookup import lookup
 from overlayvfs.engine.lowers import LowerDir, get_mark
 from overlayvfs.engine.mount import Mount
@@ -32,11 +32,26 @@ def list_dir(mnt: Mount, dentry: Dentry) -> list[Dirent]:
         raise oserror(errno.ENOTDIR)
     if dentry.unlinked:
         return []
-    merged = _merge(mnt, _places(mnt, dentry))
+    places = _places(mnt, dentry)
+    merged = _merge(mnt, places)
     if mnt.bare:
         return [entry for _, entry in merged]
-    has_copies = dentry.has_upper and (dentry.is_merged or _is_impure(mnt, dentry))
-    return [_numbered(mnt, dentry, number, entry, has_copies) for number, entry in merged]
+    impure = _is_impure(mnt, dentry)
+    if len(places) == 1 and not dentry.is_merged:
+        return [_real_entry(mnt, dentry, number, entry, impure=impure) for number, entry in merged]
+    remapped = xino_bits(mnt) > 0 and not same_fs(mnt)
+    numbered = (
+        _merged_entry(mnt, dentry, number, entry, by_lookup=remapped or (impure and number == 0))
+        for number, entry in merged
+    )
+    return [entry for entry in numbered if entry is not None]
+
+
+def list_names(mnt: Mount, dentry: Dentry) -> list[str]:
+    """Return the names a directory shows, in the kernel's order; asks only for listings. ENOTDIR."""
+    if not dentry.is_dir:
+        raise oserror(errno.ENOTDIR)
+    return [] if dentry.unlinked else [entry.d_name for _, entry in _merge(mnt, _places(mnt, dentry))]
 
 
 def shows_nothing(mnt: Mount, dentry: Dentry) -> bool:
@@ -88,18 +103,31 @@ def _is_whiteout(mnt: Mount, layer: Layer, path: str, kind: int, with_xattrs: bo
 
 
 def _is_impure(mnt: Mount, dentry: Dentry) -> bool:
-    assert mnt.upper is not None
+    """Tell whether an upper directory holds copies, whose numbers are their origins'."""
+    if not dentry.has_upper or mnt.upper is None:
+        return False
     return dentry.impure or get_mark(mnt.upper, dentry.path, mnt.marks.impure) is not None
 
 
-def _numbered(mnt: Mount, parent: Dentry, number: int, entry: Dirent, has_copies: bool) -> Dirent:
-    """Return the entry with the inode number lstat shows, where that costs no more than the kernel pays (KB 14.12)."""
-    if number == 0 and has_copies:
-        try:
-            dentry = lookup(mnt, parent, entry.d_name)
-            if dentry is not None:
-                return entry._replace(d_ino=attributes(mnt, dentry).st_ino)
-        except OSError:
-            # A name that lists but can't be looked up (KB 10.15) keeps its real number.
-            pass
-    return entry._replace(d_ino=map_numbers(mnt, number, entry.d_ino)[1])
+def _real_entry(mnt: Mount, parent: Dentry, number: int, entry: Dirent, *, impure: bool) -> Dirent:
+    """Return an entry of a directory of one layer with the number lstat shows (ovl_iterate_real; KB 14.12).
+
+    Raises:
+        ESTALE, EPERM, EINVAL, EIO: the directory holds copies and this name can't be looked up.
+
+    """
+    dentry = lookup(mnt, parent, entry.d_name) if impure else None
+    if dentry is None:
+        return entry._replace(d_ino=map_numbers(mnt, number, entry.d_ino)[1])
+    return entry._replace(d_ino=attributes(mnt, dentry).st_ino)
+
+
+def _merged_entry(mnt: Mount, parent: Dentry, number: int, entry: Dirent, *, by_lookup: bool) -> Dirent | None:
+    """Return an entry with the number lstat shows, None if it can't be looked up (ovl_cache_update)."""
+    if not by_lookup:
+        return entry._replace(d_ino=map_numbers(mnt, number, entry.d_ino)[1])
+    try:
+        dentry = lookup(mnt, parent, entry.d_name)
+    except OSError:
+        return None
+    return None if dentry is None else entry._replace(d_ino=attributes(mnt, dentry).st_ino)

@@ -68,7 +68,8 @@ def rename(mnt: Mount, source: Target, target: Target, flags: int) -> None:
             raise _immovable(new)
         _exchange(mnt, old, new)
     else:
-        if new is not None and new.is_dir and not shows_nothing(mnt, new):
+        # A directory only the upper has is left to the upper to refuse, once the marks are set: so does Linux.
+        if new is not None and new.lower_dir is not None and not shows_nothing(mnt, new):
             raise oserror(errno.ENOTEMPTY)
         _replace(mnt, old, new, target.parent, target.name)
 
@@ -130,9 +131,9 @@ def _replace(mnt: Mount, old: Dentry, new: Dentry | None, new_parent: Dentry, ne
         set_impure(mnt, upper, new_parent)
     path = f"{new_parent.path}/{new_name}"
     over_whiteout = new is None and upper_stat(upper, path) is not None
+    _mark_directory(mnt, upper, old, new_parent, same_dir=old_parent is new_parent)
     cleared = clear_whiteouts(mnt, upper, path) if new is not None and new.is_dir and new.has_upper else None
     try:
-        _mark_directory(mnt, upper, old, new_parent, same_dir=old_parent is new_parent)
         old_path = old.path
         if over_whiteout and (leaves_whiteout or old.is_dir):
             # The whiteout there changes places with the object: it is the one to leave behind, or goes.

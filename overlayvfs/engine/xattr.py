@@ -76,21 +76,23 @@ def set_value(mnt: Mount, dentry: Dentry, name: str, value: bytes, flags: int) -
         EOPNOTSUPP, EINVAL: no such namespace; nothing after its dot.
 
     """
-    mnt.writable_upper()
+    upper = mnt.writable_upper()
     permit(mnt, dentry.kind, attributes(mnt, dentry), name, writing=True)
-    upper = copy_up(mnt, dentry)
+    if real(mnt, dentry)[0] is not upper:
+        copy_up(mnt, dentry)
+    # A lower hard link whose inode is in the index needs no name of its own in the upper for this.
     upper.setxattr(real(mnt, dentry)[1], mnt.marks.escape(name), value, flags)
 
 
 def remove(mnt: Mount, dentry: Dentry, name: str) -> None:
     """Remove an attribute; ENODATA (and no copy up) if it is not there; else as set_value."""
-    mnt.writable_upper()
+    upper = mnt.writable_upper()
     permit(mnt, dentry.kind, attributes(mnt, dentry), name, writing=True)
     layer, path = real(mnt, dentry)
     stored = mnt.marks.escape(name)
-    if layer is not mnt.upper:
+    if layer is not upper:
         layer.getxattr(path, stored)
-    upper = copy_up(mnt, dentry)
+        copy_up(mnt, dentry)
     upper.removexattr(real(mnt, dentry)[1], stored)
 
 

@@ -310,23 +310,33 @@ class EngineBox(Box):
 
 
 class EngineOnMemory(EngineBox):
-    """The engine over `MemoryFS` layers, each a file system of its own."""
+    """The engine over memory: directories of one `MemoryFS` or, if asked to be separate, a `MemoryFS` each."""
 
     name = "engine-memory"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._shared: Any = None
+
     def _check_layout(self, separate: bool | None) -> None:
-        if separate is False:
-            raise Unsupported("every MemoryFS is a file system of its own")
+        from overlayvfs import MemoryFS
+
+        self._shared = None if separate else MemoryFS()
 
     def _make_layer(self, tree: Tree) -> Any:
         from overlayvfs import MemoryFS
 
-        layer = MemoryFS()
-        build(layer.os, "", tree, prefix=self._prefix())
-        return layer
+        if self._shared is None:
+            layer = MemoryFS()
+            build(layer.os, "", tree, prefix=self._prefix())
+            return layer
+        place = f"/layer{len(self._shared.os.listdir('/'))}"
+        self._shared.os.mkdir(place)
+        build(self._shared.os, place, tree, prefix=self._prefix())
+        return self._shared.opendir(place)
 
     def _inspect(self, layer: Any) -> tuple[Any, str]:
-        return layer.os, ""
+        return (layer.os, "") if self._shared is None else (self._shared.os, layer.delegate_path("/")[1].rstrip("/"))
 
 
 class EngineOnHost(EngineBox):

@@ -15,6 +15,10 @@ from typing import Any, Final, NamedTuple
 from overlayvfs.testing.snapshots import kind_of, seen_mtime
 
 
+NO_FD: Final = 1 << 29
+"""A descriptor nobody has: EBADF everywhere (a negative one is a ValueError to some functions)."""
+
+
 class Slot(NamedTuple):
     """The descriptor that an earlier operation of the same run put here; EBADF if it failed to."""
 
@@ -66,7 +70,7 @@ class Runner:
         """Execute one operation. Never raises: also an error that no os function should raise is an outcome."""
         if op.slot is not None:
             self._close(op.slot)
-        args = [self._fds.get(arg, -1) if isinstance(arg, Slot) else arg for arg in op.args]
+        args = [self._fds.get(arg, NO_FD) if isinstance(arg, Slot) else arg for arg in op.args]
         try:
             result = getattr(self._os, op.name)(*args, **op.kwargs)
         except OSError as error:
@@ -165,7 +169,7 @@ def _flags(value: int, names: tuple[str, ...], *, accmode: bool) -> str:
         words.append(modes.get(value & os.O_ACCMODE, "os.O_ACCMODE"))
         value &= ~os.O_ACCMODE
     for name in names:
-        bits = getattr(os, name)
+        bits = getattr(os, name, 0)
         if bits and value & bits == bits:
             words.append(f"os.{name}")
             value &= ~bits

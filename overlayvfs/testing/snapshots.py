@@ -93,7 +93,13 @@ def capture(osmod: Any, root: str, *, prefix: str | None = None) -> Snapshot:
         snapshot[path] = entry
         if entry.kind == "dir":
             # Popped from the end: names are met in order, so that a group is called by the first of them.
-            waiting += sorted((f"{path}/{name}" for name in osmod.listdir(root + path or "/")), reverse=True)
+            try:
+                names = osmod.listdir(root + path or "/")
+            except OSError as error:
+                # A directory that can be looked at but not read: an entry of it is stale (KB 2.10).
+                snapshot[path] = entry._replace(error=errno.errorcode[error.errno or 0])
+                continue
+            waiting += sorted((f"{path}/{name}" for name in names), reverse=True)
     return snapshot
 
 
