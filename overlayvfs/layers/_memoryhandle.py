@@ -30,6 +30,8 @@ class MemoryHandle:
     def __del__(self) -> None:
         superblock = self._superblock
         if superblock is not None:
+            # In garbage that goes all at once, whoever holds this may still close it after this ran.
+            self._superblock = None
             superblock.drop(self._ino)
 
     def close(self) -> None:
@@ -79,9 +81,12 @@ class MemoryHandle:
         with superblock.lock:
             inode, content = superblock.own_content(self._ino)
             before = content.pages
+            # truncate(2) of tmpfs keeps the times where the size stays and there is no page to look at (shmem_setattr).
+            changes = before > 0 or size != content.size
             content = inode.content = content.truncate(size)
             superblock.blocks_used += content.pages - before
-            inode.mtime_ns = inode.ctime_ns = time.time_ns()
+            if changes:
+                inode.mtime_ns = inode.ctime_ns = time.time_ns()
 
     def seek_extent(self, offset: int, whence: int) -> int:
         """Return lseek(2)'s answer for SEEK_DATA or SEEK_HOLE. EBADF EISDIR EINVAL ENXIO."""

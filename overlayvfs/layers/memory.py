@@ -285,10 +285,11 @@ class MemoryLayer:
         Two names of one inode are left alone. A reader sees `dst` lead to the old or the new object, never to none.
 
         Raises:
-            EINVAL: unknown flags, or RENAME_EXCHANGE with another; later, one is inside the other (`src` only if swapping).
+            EINVAL: unknown flags, or RENAME_EXCHANGE with another.
             ENOENT, ENOTDIR: of the leading components of `src`, then `dst`.
             EBUSY: the root.
             ENOENT, ENAMETOOLONG: `src` is missing; then EEXIST with RENAME_NOREPLACE; then `dst` for RENAME_EXCHANGE.
+            EINVAL: `dst` is inside `src`, or, swapping, `src` inside `dst`.
             ENOTEMPTY: `src` is inside `dst`.
             ENOTDIR: a directory would replace something else.
             EISDIR: something else would replace a directory.
@@ -320,7 +321,10 @@ class MemoryLayer:
                 return
             if found is not None:
                 _check_replaces(moved, found, src, dst)
-            whiteout = self._superblock.new_inode(stat.S_IFCHR, 0, 0) if flags & RENAME_WHITEOUT else None
+            whiteout = None
+            if flags & RENAME_WHITEOUT:
+                gid = old_dir.gid if old_dir.mode & stat.S_ISGID else 0
+                whiteout = self._superblock.new_inode(stat.S_IFCHR, 0, gid)
             self._move(old_dir, old_name, moved, new_dir, new_name, found, whiteout)
 
     def chmod(self, path: str, mode: int) -> None:
