@@ -729,3 +729,15 @@ def test_a_tree_reads_the_same_through_two_layers(host: Path) -> None:
     assert read_tree(one) == {path.removeprefix("/root"): line for path, line in read_tree(two, "/root").items()}
     one.close()
     two.close()
+
+
+def test_errors_carry_the_layer_s_own_paths(upper: LocalLayer) -> None:
+    cases: dict[Callable[[], object], str] = {
+        lambda: upper.lstat("/a/no"): "[Errno 2] No such file or directory: '/a/no'",
+        lambda: upper.rename("/a/no", "/n"): "[Errno 2] No such file or directory: '/a/no' -> '/n'",
+        lambda: upper.mkdir("/a", 0o1777, 0, 0): "[Errno 17] File exists: '/a'",
+    }
+    for act, message in cases.items():
+        with pytest.raises(OSError, match="Errno") as caught:
+            act()
+        assert str(caught.value) == message

@@ -167,8 +167,10 @@ class LocalLayer:
     def _explained(self, error: OSError, path: str, path2: str | None = None) -> OSError:
         if error.errno in _UNUSUAL:
             return oserror(error.errno, path, path2, reason=self.name)
-        error.filename, error.filename2 = path, path2
-        return error
+        if path2 is None and error.filename2 is None:
+            error.filename = path
+            return error
+        return oserror(error.errno or errno.EIO, path, path2)
 
     def _check_writable(self, path: str) -> None:
         if not self._writable:
