@@ -219,6 +219,7 @@ def test_appending_small_pieces_does_not_copy_what_is_there() -> None:
     grown = content.data
     for _ in range(10_000):
         content = content.pwrite(b"0123456789", content.size)
+    assert isinstance(content, Flat)
     assert content.data is grown
 
 

@@ -174,7 +174,7 @@ class Memory:
     def close(self, index: int) -> None:
         self.handles.pop(index % len(self.handles)).close()
 
-    def pwrite(self, index: int, size: int, offset: int) -> int:
+    def pwrite(self, index: int, size: int, offset: int) -> Any:
         return self.handles[index % len(self.handles)].pwrite(b"x" * size, offset)
 
     def truncate(self, index: int, size: int) -> None:
@@ -209,7 +209,7 @@ class Memory:
     def lstat(self, path: str) -> tuple[int, ...]:
         return facts(self.layer.lstat(path))
 
-    def seek_extent(self, index: int, offset: int, whence: int) -> int:
+    def seek_extent(self, index: int, offset: int, whence: int) -> Any:
         return self.handles[index % len(self.handles)].seek_extent(offset, whence)
 
     def __getattr__(self, verb: str) -> Any:

@@ -33,6 +33,8 @@ from overlayvfs.layers.blocks import Content, Paged
 from overlayvfs.layers.cow import BITS, MASK
 from overlayvfs.marks import FileHandle
 
+__all__ = ["CLONE_MIN", "MemoryLayer", "Superblock"]
+
 CLONE_MIN: Final = 128 * 1024
 """From this size on, `clone` keeps another layer's open file as a base instead of having it copied."""
 
@@ -110,16 +112,15 @@ class MemoryLayer:
 
     def listdir(self, path: str) -> list[Dirent]:
         """Return a directory's entries, the newest first, as tmpfs does. ENOENT ENOTDIR."""
-        entries = self._find(path).entries
-        if entries is None:
-            raise oserror(errno.ENOTDIR, path)
         get = self._table.get
         listing = []
-        for name in entries.newest_first():
-            ino = entries.get(name)
-            inode = None if ino is None else get(ino)
-            # Gone since: a reader holds no lock.
-            if inode is not None:
+        with self._superblock.lock:
+            entries = self._find(path).entries
+            if entries is None:
+                raise oserror(errno.ENOTDIR, path)
+            for name in entries.newest_first():
+                inode = get(entries[name])
+                assert inode is not None, "a name leads to an inode of the table"
                 listing.append(Dirent(name, inode.ino, inode.mode & S_IFMT))
         return listing
 
@@ -394,7 +395,9 @@ class MemoryLayer:
                 shift -= BITS
             inode: Inode | None = node[ino & MASK]
             if inode is None:
-                # Removed since its name was read: a reader holds no lock.
+                if name:
+                    # Replaced or removed since its name was read, as a reader holds no lock: the name itself tells.
+                    return self._find(path)
                 raise oserror(errno.ENOENT, path)
             entries = inode.entries
         assert inode is not None, "a path has at least the name of the root"
