@@ -34,6 +34,9 @@ BEFORE: Tree = {
     "/opaque": directory(),
 }
 
+LATE = [pytest.param(False, id="undone"), pytest.param(True, id="done", marks=pytest.mark.slow)]
+"""Whether a failing call has done its work when it raises."""
+
 VERBS: dict[str, Callable[[PyFsLayer], object]] = {
     "create": lambda layer: layer.create("/d/new", 0o600, 0, 0).close(),
     "mkdir": lambda layer: layer.mkdir("/d/new", 0o700, 0, 0),
@@ -90,7 +93,7 @@ def attempt(verb: str, fs: Flaky, layer: PyFsLayer) -> OSError | None:
     return None
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["undone", "done"])
+@pytest.mark.parametrize("late", LATE)
 @pytest.mark.parametrize("verb", VERBS)
 def test_one_failing_call_leaves_the_tree_before_or_after(verb: str, late: bool) -> None:
     before, after, count = trees_around(verb)
@@ -107,7 +110,7 @@ def test_one_failing_call_leaves_the_tree_before_or_after(verb: str, late: bool)
         assert layer.listdir(WORK) == []
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["undone", "done"])
+@pytest.mark.parametrize("late", LATE)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_backend_gone_for_good_leaves_the_tree_or_says_it_is_torn(verb: str, late: bool) -> None:
     before, after, count = trees_around(verb)

@@ -95,7 +95,8 @@ class Steps:
 
         def undo() -> None:
             self._backend.make_dir(path, stat.S_IMODE(st.st_mode) if self._kept.modes else None)
-            self._keep(path, st)
+            with suppress(OSError):
+                self._keep(path, st)
 
         self._undo.append(undo)
 
@@ -108,10 +109,18 @@ class Steps:
         if stat.S_ISDIR(st.st_mode):
             self._move_dir(src, dst, st)
         else:
-            self._move_file(src, dst, st)
-            self._undo.append(lambda: self._move_file(dst, src, st))
+            self._move_file(src, dst)
+            self._undo.append(lambda: self._move_file_back(src, dst, st))
+            if not self._backend.moves_in_place:
+                self._keep(dst, st)
 
-    def _move_file(self, src: str, dst: str, st: Stat) -> None:
+    def _move_file_back(self, src: str, dst: str, st: Stat) -> None:
+        self._move_file(dst, src)
+        if not self._backend.moves_in_place:
+            with suppress(OSError):
+                self._keep(src, st)
+
+    def _move_file(self, src: str, dst: str) -> None:
         try:
             self._backend.move_file(src, dst)
         except OSError as failure:
@@ -123,8 +132,6 @@ class Steps:
                 raise
             if not has_arrived:
                 raise self._torn(src, f"it is gone, and not at {dst}: {failure}") from failure
-        if not self._backend.moves_in_place:
-            self._keep(dst, st)
 
     def _move_dir(self, src: str, dst: str, st: Stat) -> None:
         if self._backend.moves_trees:
@@ -144,19 +151,20 @@ class Steps:
                 else:
                     self.move(src + path, dst + path, child)
         for below, child in reversed(directories):
-            self.remove_dir(src + below, child)
             self._keep(dst + below, child)
+            self.remove_dir(src + below, child)
 
     def _keep(self, path: str, st: Stat) -> None:
         """Give a moved object its attributes back, as far as the backend holds them."""
-        with suppress(OSError):
-            if self._kept.modes:
-                self._backend.set_mode(path, stat.S_IMODE(st.st_mode))
-            if self._kept.owners:
-                self._backend.set_owner(path, st.st_uid, st.st_gid)
-        with suppress(OSError):
-            if self._kept.times:
-                self._backend.set_times(path, st.st_atime_ns, st.st_mtime_ns)
+        if stat.S_ISLNK(st.st_mode):
+            # PyFilesystem's setinfo follows symlinks.
+            return
+        if self._kept.owners:
+            self._backend.set_owner(path, st.st_uid, st.st_gid)
+        if self._kept.modes:
+            self._backend.set_mode(path, stat.S_IMODE(st.st_mode))
+        if self._kept.times:
+            self._backend.set_times(path, st.st_atime_ns, st.st_mtime_ns)
 
     def _remove(self, remove: Callable[[str], None], path: str) -> None:
         try:

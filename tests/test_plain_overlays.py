@@ -1,0 +1,152 @@
+"""Overlays on plain PyFilesystems: all of FSTestCases, and backends that fail in the middle of what the union does."""
+
+import os
+import tempfile
+import unittest
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fs.memoryfs import MemoryFS
+from fs.osfs import OSFS
+from fs.wrap import read_only
+from fs.wrapfs import WrapFS
+from plainfs import Flaky
+from test_fs_testcases import NAMES, Cases
+
+from overlayvfs import OverlayFS
+
+
+class PlainOSFS(OSFS):
+    """A subclass: nobody may go around it to the host directory."""
+
+
+def decoys() -> MemoryFS:
+    """A plain layer with a directory of each name, in it a file and a directory of each name."""
+    layer = MemoryFS()
+    for outer in NAMES:
+        layer.makedir(outer)
+        for inner in NAMES:
+            layer.makedir(f"{outer}/{inner}")
+        layer.writebytes(f"{outer}/decoy", b"decoy")
+    return layer
+
+
+def whiteouts() -> MemoryFS:
+    layer = MemoryFS()
+    for name in NAMES:
+        layer.touch(f".wh.{name}")
+    return layer
+
+
+HIDDEN = [whiteouts(), decoys(), read_only(decoys())]
+"""Lowers that show nothing: made once, as nothing may change them."""
+
+
+class TestPlainMemoryUpper(Cases, unittest.TestCase):
+    def make_fs(self):
+        return OverlayFS([MemoryFS()], MemoryFS())
+
+
+class TestPlainMemoryUpperOverHiddenLowers(Cases, unittest.TestCase):
+    def make_fs(self):
+        return OverlayFS(HIDDEN, MemoryFS())
+
+
+class TestPlainUpperOfWhiteoutsOverLower(Cases, unittest.TestCase):
+    def make_fs(self):
+        return OverlayFS(HIDDEN[1:], WrapFS(whiteouts()))
+
+
+class TestSubclassedOSFSUpper(Cases, unittest.TestCase):
+    def make_fs(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        return OverlayFS(HIDDEN, PlainOSFS(directory.name))
+
+
+def test_hidden_lowers_are_as_they_were_made() -> None:
+    assert [sorted(layer.walk.files()) for layer in HIDDEN] == [
+        sorted(layer.walk.files()) for layer in (whiteouts(), decoys(), decoys())
+    ]
+
+
+LOWER = {"/f": b"lower", "/g": b"another", "/d/f": b"in d", "/d/e/f": b"in e"}
+
+LATE = [pytest.param(False, id="undone"), pytest.param(True, id="done", marks=pytest.mark.slow)]
+"""Whether a failing call has done its work when it raises."""
+
+UNION: dict[str, Callable[[Any], object]] = {
+    "open a lower file for writing": lambda os_: os_.close(os_.open("/d/e/f", os.O_WRONLY | os.O_APPEND)),
+    "make a file": lambda os_: os_.close(os_.open("/d/new", os.O_CREAT | os.O_EXCL | os.O_WRONLY)),
+    "make a file over a whiteout": lambda os_: os_.close(os_.open("/gone", os.O_CREAT | os.O_EXCL | os.O_WRONLY)),
+    "make a directory": lambda os_: os_.mkdir("/d/new"),
+    "make a directory over a whiteout": lambda os_: os_.mkdir("/gone"),
+    "remove a lower file": lambda os_: os_.unlink("/f"),
+    "remove an upper file": lambda os_: os_.unlink("/up"),
+    "remove a merged directory": lambda os_: os_.rmdir("/shadow"),
+    "rename a lower file": lambda os_: os_.rename("/f", "/d/moved"),
+    "rename over a lower file": lambda os_: os_.rename("/f", "/g"),
+    "rename an upper file over a lower one": lambda os_: os_.rename("/up", "/g"),
+    "rename an upper directory": lambda os_: os_.rename("/updir", "/d/moved"),
+    "set the times of a lower file": lambda os_: os_.utime("/d/f", (5, 5)),
+}
+"""One system call each: what takes several may be seen half done when the second fails."""
+
+
+def filled(layer: Flaky) -> Flaky:
+    for path, data in LOWER.items():
+        layer.makedirs(path.rpartition("/")[0], recreate=True)
+        layer.writebytes(path, data)
+        layer.setinfo(path, {"details": {"modified": 1}})
+    layer.makedir("/gone")
+    layer.makedirs("/shadow/sub")
+    return layer
+
+
+def flaky_stack() -> tuple[Flaky, Flaky]:
+    lower, upper = filled(Flaky()), Flaky()
+    upper.touch("/.wh.gone")
+    upper.writebytes("/up", b"upper")
+    upper.makedirs("/updir/sub")
+    upper.makedir("/shadow")
+    upper.touch("/shadow/.wh.sub")
+    return lower, upper
+
+
+def shown(ofs: OverlayFS) -> dict[str, tuple[bytes, int] | None]:
+    """Return all an overlay shows: contents of files and whether their mtime is old, None for directories."""
+    tree = {path: None if info.is_dir else ofs.readbytes(path) for path, info in ofs.walk.info()}
+    return {path: None if data is None else (data, min(ofs.os.stat(path).st_mtime, 10)) for path, data in tree.items()}
+
+
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("faulty", ["lower", "upper"])
+@pytest.mark.parametrize("verb", UNION)
+def test_a_failing_call_in_the_middle_leaves_the_tree_before_or_after(verb: str, faulty: str, late: bool) -> None:
+    lower, upper = flaky_stack()
+    with OverlayFS([lower], upper) as ofs:
+        before = shown(ofs)
+    lower, upper = flaky_stack()
+    with OverlayFS([lower], upper) as ofs:
+        layer = lower if faulty == "lower" else upper
+        layer.calls.clear()
+        UNION[verb](ofs.os)
+        count = len(layer.calls)
+        after = shown(ofs)
+    for number in range(count):
+        lower, upper = flaky_stack()
+        with OverlayFS([lower], upper) as ofs:
+            layer = lower if faulty == "lower" else upper
+            layer.calls.clear()
+            layer.late, layer.fail_at = late, range(number, number + 1)
+            failure = None
+            try:
+                UNION[verb](ofs.os)
+            except OSError as error:
+                failure = error
+            layer.fail_at = None
+            seen = shown(ofs)
+            assert seen in ([after] if failure is None else [before, after]), f"call {number}: {failure!r}"
+        with OverlayFS([lower], upper) as ofs:
+            assert shown(ofs) == seen, f"call {number}, reopened: {failure!r}"
