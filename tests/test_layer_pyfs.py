@@ -22,7 +22,7 @@ from overlayvfs.abi import RENAME_EXCHANGE, is_whiteout
 from overlayvfs.layers.local import LocalLayer
 from overlayvfs.layers.pyfs import PyFsLayer
 from overlayvfs.testing.conformance import LowerConformance, Tree, UpperConformance, fill, node, read_tree
-from overlayvfs.testing.conformance.trees import directory, raises_errno, read, refused, whiteout
+from overlayvfs.testing.conformance.trees import directory, opened, raises_errno, read, refused, whiteout
 from overlayvfs.testing.conformance.upper import MAKE, MakeUpper
 
 
@@ -259,3 +259,23 @@ def test_a_listed_directory_of_a_dear_lower_answers_for_all_in_it() -> None:
     assert fs.calls == ["scandir"]
     assert read(layer, "/d/f") == b"x"
     assert fs.calls == ["scandir", "openbin"]
+
+
+class ClosingFar(Far):
+    """A backend that closes the file it is given, as boto3 does."""
+
+    def upload(self, path: str, file: Any, chunk_size: int | None = None, **options: Any) -> None:
+        self.writebytes(path, file.read())
+        file.close()
+
+
+def test_a_file_that_was_written_back_can_still_be_used() -> None:
+    fs = ClosingFar()
+    layer = PyFsLayer(fs)
+    with opened(layer.create("/f", 0o644, 0, 0)) as handle:
+        handle.pwrite(b"one", 0)
+        handle.sync()
+        assert fs.readbytes("/f") == b"one"
+        handle.pwrite(b"two", 3)
+        assert handle.pread(9, 0) == b"onetwo"
+    assert fs.readbytes("/f") == b"onetwo"

@@ -101,6 +101,9 @@ class Content:
             self._file.seek(0)
             self._backend.upload(self._where(), self._file)
             self._dirty = False
+            if self._file.closed:
+                # boto3's upload_fileobj closes what it has read.
+                self._file, self._is_copy = None, False
 
     def park(self) -> None:
         """Hold no file of the backend any more, so that the name may change; the next use opens it anew."""
