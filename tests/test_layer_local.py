@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from errno import EBADF, EINVAL, ENOENT, ENOSPC, ENOSYS, ENOTDIR, EOPNOTSUPP, EPERM, EROFS, ESTALE
+from errno import EACCES, EBADF, EINVAL, ENOENT, ENOSPC, ENOSYS, ENOTDIR, EOPNOTSUPP, EPERM, EROFS, ESTALE
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import pytest
 from overlayvfs.abi import RENAME_EXCHANGE, makedev
 from overlayvfs.layers.base import INDEX, WORK, Layer
 from overlayvfs.layers.local import LocalLayer, beneath, syscalls, workarea
+from overlayvfs.layers.local.names import remove_tree
 from overlayvfs.marks import FileHandle
 from overlayvfs.testing.conformance import LowerConformance, Tree, UpperConformance, fill
 from overlayvfs.testing.conformance.trees import opened, raises_errno, read, read_tree
@@ -741,3 +742,74 @@ def test_errors_carry_the_layer_s_own_paths(upper: LocalLayer) -> None:
         with pytest.raises(OSError, match="Errno") as caught:
             act()
         assert str(caught.value) == message
+
+
+# Modes that shut out their owner
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Run the test as nobody, if it is root that runs it."""
+    if ROOT:
+        os.seteuid(NOBODY)
+    yield
+    if ROOT:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def shut(unprivileged: None) -> Iterator[LocalLayer]:
+    """An upper of this process in which no mode lets the owner do anything."""
+    here = Path(tempfile.mkdtemp(dir=MEMORY))
+    (here / "root/d/e").mkdir(parents=True)
+    (here / "root/d/f").write_text("inside")
+    os.setxattr(here / "root/d/f", "user.k", b"v")
+    layer = LocalLayer(here / "root")
+    layer.prepare(index=False)
+    for path in ("d/f", "d/e", "d", "."):
+        (here / "root" / path).chmod(0)
+    yield layer
+    layer.close()
+    fd = os.open(MEMORY, os.O_RDONLY)
+    remove_tree(fd, here.name)
+    os.close(fd)
+
+
+def test_every_verb_works_on_a_tree_whose_modes_shut_its_owner_out(shut: LocalLayer) -> None:
+    assert shut.getxattr("/d/f", "user.k") == b"v"
+    assert read(shut, "/d/f") == b"inside"
+    with opened(shut.open("/d/f", writable=True)) as handle:
+        handle.setxattr("user.k", b"w")
+        assert handle.getxattr("user.k") == b"w"
+        handle.removexattr("user.k")
+        handle.pwrite(b"INSIDE", 0)
+    shut.setxattr("/d/e", "user.overlay.opaque", b"y")
+    assert sorted(entry.d_name for entry in shut.listdir("/d")) == ["e", "f"]
+    shut.rename("/d/e", "/moved")
+    shut.create("/d/n", 0, *OWNER).close()
+    shut.mkdir("/d/m", 0, *OWNER)
+    shut.unlink("/d/n")
+    assert shut.getxattr("/moved", "user.overlay.opaque") == b"y"
+    modes = {path: stat.S_IMODE(shut.lstat(path).st_mode) for path in ("", "/d", "/d/f", "/d/m", "/moved")}
+    assert set(modes.values()) == {0}
+
+
+def test_a_chmod_is_not_undone_by_what_was_lent(shut: LocalLayer) -> None:
+    for mode in (0o600, 0o700):
+        shut.chmod("/d/f", mode)
+        assert stat.S_IMODE(shut.lstat("/d/f").st_mode) == mode
+    shut.chmod("/d", 0o700)
+    assert stat.S_IMODE(shut.lstat("/d").st_mode) == 0o700
+    with raises_errno(ENOENT):
+        shut.lstat("/d/no")
+
+
+def test_a_read_only_layer_lends_nothing(shut: LocalLayer) -> None:
+    shut.chmod("", 0o500)
+    lower = LocalLayer(shut.name, writable=False)
+    with raises_errno(EACCES):
+        lower.listdir("/d")
+    with raises_errno(EACCES):
+        lower.lstat("/d/f")
+    lower.close()
+    assert stat.S_IMODE(shut.lstat("/d").st_mode) == 0

@@ -59,6 +59,11 @@ def open_directory(top: int, path: str, flags: int = O_PATH) -> int:
         raise
 
 
+def path_of(fd: int) -> str:
+    """Return a path that means the very object `fd` is open on, a symlink itself included (proc(5), "magic links")."""
+    return f"/proc/self/fd/{fd}"
+
+
 def _walk(top: int, path: str, flags: int) -> int:
     components = path.split("/")
     if ".." in components:

@@ -3,9 +3,14 @@
 import errno
 import os
 import stat
-from typing import Self
+from collections.abc import Callable
+from typing import Self, TypeVar
 
 from overlayvfs.abi import O_PATH, Stat, oserror
+from overlayvfs.layers.local.beneath import path_of
+from overlayvfs.layers.local.loan import lent_object
+
+T = TypeVar("T")
 
 _NAMESPACES = ("user.", "trusted.", "security.", "system.")
 
@@ -55,11 +60,6 @@ def change_owner(ref: int | str, uid: int, gid: int) -> None:
     os.chown(ref, uid, gid)
     if mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISDIR(mode):
         os.chmod(ref, stat.S_IMODE(mode))
-
-
-def path_of(fd: int) -> str:
-    """Return a path that means the very object `fd` is open on, a symlink itself included (proc(5), "magic links")."""
-    return f"/proc/self/fd/{fd}"
 
 
 class HostHandle:
@@ -138,13 +138,15 @@ class HostHandle:
         os.utime(self._changeable(), ns=(atime_ns, mtime_ns))
 
     def getxattr(self, name: str) -> bytes:
-        return get_attribute(self._ref, name)
+        return self._as_owner(lambda: get_attribute(self._ref, name))
 
     def setxattr(self, name: str, value: bytes, flags: int = 0) -> None:
-        os.setxattr(self._changeable(), name, value, flags)
+        ref = self._changeable()
+        self._as_owner(lambda: os.setxattr(ref, name, value, flags))
 
     def removexattr(self, name: str) -> None:
-        os.removexattr(self._changeable(), name)
+        ref = self._changeable()
+        self._as_owner(lambda: os.removexattr(ref, name))
 
     def listxattr(self) -> list[str]:
         return list_attributes(self._ref)
@@ -152,6 +154,16 @@ class HostHandle:
     def sync(self) -> None:
         if isinstance(self._ref, int):
             os.fsync(self._ref)
+
+    def _as_owner(self, act: Callable[[], T]) -> T:
+        # The mode says who may use a file's user attributes, whatever it was opened for.
+        try:
+            return act()
+        except PermissionError as error:
+            if error.errno != errno.EACCES or self._read_only:
+                raise
+        with lent_object(self.fd):
+            return act()
 
     def _changeable(self) -> int | str:
         if self._read_only:

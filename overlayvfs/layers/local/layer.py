@@ -14,6 +14,7 @@ import os
 import stat
 import weakref
 from collections.abc import Callable, Collection, Hashable, Sequence
+from contextlib import ExitStack
 from functools import cached_property, partial
 from typing import Final, TypeVar
 
@@ -23,6 +24,7 @@ from overlayvfs.layers.local import names, syscalls
 from overlayvfs.layers.local.beneath import ancestry, identity, open_directory
 from overlayvfs.layers.local.clone import clone
 from overlayvfs.layers.local.handle import HostHandle, get_attribute, list_attributes, to_stat
+from overlayvfs.layers.local.loan import lent
 from overlayvfs.layers.local.workarea import INDEX_NAME, WORK_NAME, WorkArea
 from overlayvfs.marks import FileHandle
 
@@ -137,32 +139,43 @@ class LocalLayer:
         fd = open_directory(top, above)
         return fd, name, fd
 
-    def _at(self, path: str, act: Callable[[int, str], T]) -> T:
+    def _at(self, path: str, act: Callable[[int, str], T], *, lend_object: bool = True) -> T:
         """Return `act(directory, name)` for the directory the path's last name is in, reached through no symlink."""
         try:
-            directory, name, opened = self._parent(path)
-            try:
-                return act(directory, name)
-            finally:
-                if opened >= 0:
-                    os.close(opened)
+            return self._reach(path, act)
         except OSError as error:
-            raise self._explained(error, path) from None
+            return self._as_owner(error, lambda: self._reach(path, act), path, lend_object=lend_object)
+
+    def _reach(self, path: str, act: Callable[[int, str], T]) -> T:
+        directory, name, opened = self._parent(path)
+        try:
+            return act(directory, name)
+        finally:
+            if opened >= 0:
+                os.close(opened)
 
     def _at_both(self, src: str, dst: str, act: Callable[[int, str, int, str], None]) -> None:
-        opened: list[int] = []
+        def reach() -> None:
+            self._reach(
+                src, lambda old_dir, old: self._reach(dst, lambda new_dir, new: act(old_dir, old, new_dir, new))
+            )
+
         try:
-            src_directory, src_name, fd = self._parent(src)
-            opened.append(fd)
-            dst_directory, dst_name, fd = self._parent(dst)
-            opened.append(fd)
-            act(src_directory, src_name, dst_directory, dst_name)
+            reach()
         except OSError as error:
-            raise self._explained(error, src, dst) from None
-        finally:
-            for fd in opened:
-                if fd >= 0:
-                    os.close(fd)
+            self._as_owner(error, reach, src, dst)
+
+    def _as_owner(self, error: OSError, act: Callable[[], T], *paths: str, lend_object: bool = True) -> T:
+        """Answer an error: return `act()` with the owner's rights lent if that is what was missing, else raise it."""
+        if error.errno == errno.EACCES and self._writable:
+            try:
+                with ExitStack() as loan:
+                    for path in paths:
+                        loan.enter_context(lent(*self._locate(path), to_object=lend_object))
+                    return act()
+            except OSError as second:
+                error = second
+        raise self._explained(error, *paths) from None
 
     def _explained(self, error: OSError, path: str, path2: str | None = None) -> OSError:
         if error.errno in _UNUSUAL:
@@ -179,7 +192,8 @@ class LocalLayer:
     # Reading
 
     def lstat(self, path: str) -> Stat:
-        return self._at(path, names.lstat)
+        # The object itself must not show rights that are lent.
+        return self._at(path, names.lstat, lend_object=False)
 
     def names(self, path: str) -> Collection[str] | None:
         return self._listed(path, names.cheap_names)
@@ -188,15 +202,18 @@ class LocalLayer:
         return self._listed(path, names.entries)
 
     def _listed(self, path: str, act: Callable[[int], T]) -> T:
-        try:
+        def reach() -> T:
             top, relative = self._locate(path)
             fd = open_directory(top, relative or ".", os.O_RDONLY)
             try:
                 return act(fd)
             finally:
                 os.close(fd)
+
+        try:
+            return reach()
         except OSError as error:
-            raise self._explained(error, path) from None
+            return self._as_owner(error, reach, path)
 
     def readlink(self, path: str) -> str:
         return self._at(path, lambda directory, name: os.readlink(name, dir_fd=directory))
@@ -374,7 +391,8 @@ class LocalLayer:
             with names.object_handle(directory, name, read_only=False) as handle:
                 act(handle)
 
-        self._at(path, on_object)
+        # A mode that is lent meanwhile would be restored over the one that is set.
+        self._at(path, on_object, lend_object=False)
 
     def utime(self, path: str, atime_ns: int, mtime_ns: int) -> None:
         self._check_writable(path)

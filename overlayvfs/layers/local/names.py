@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 
 from overlayvfs.abi import O_DIRECTORY, O_NOFOLLOW, O_PATH, O_TMPFILE, Dirent, Stat, oserror
 from overlayvfs.layers.local import syscalls
-from overlayvfs.layers.local.handle import HostHandle, change_owner, path_of, to_stat
+from overlayvfs.layers.local.beneath import path_of
+from overlayvfs.layers.local.handle import HostHandle, change_owner, to_stat
 
 T = TypeVar("T")
 
@@ -36,7 +37,9 @@ def name_path(directory: int, name: str) -> str:
 
 def lstat(directory: int, name: str) -> Stat:
     """Return the object's own attributes."""
-    return to_stat(os.stat(name, dir_fd=directory, follow_symlinks=False))
+    # Looking "." up would need the right to search the directory.
+    st = os.fstat(directory) if name == "." else os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return to_stat(st)
 
 
 def entries(directory: int) -> list[Dirent]:
@@ -78,7 +81,8 @@ def attributes(directory: int, name: str, *, read: Callable[..., T]) -> T:
 
 def object_handle(directory: int, name: str, kind: int = 0, *, read_only: bool) -> HostHandle:
     """Return the object itself for its attributes; opens nothing (O_PATH)."""
-    return HostHandle(os.open(name, _OBJECT, dir_fd=directory), kind, _OBJECT, read_only=read_only)
+    fd = os.dup(directory) if name == "." else os.open(name, _OBJECT, dir_fd=directory)
+    return HostHandle(fd, kind, _OBJECT, read_only=read_only)
 
 
 def open_handle(directory: int, name: str, *, writable: bool, read_only: bool) -> HostHandle:
@@ -181,20 +185,14 @@ def remove_tree(directory: int, name: str) -> None:
         return
     except IsADirectoryError:
         pass
-    fd = _open_to_empty(directory, name)
+    with object_handle(directory, name, read_only=False) as handle:
+        mode = handle.stat().st_mode
+        if mode & 0o700 != 0o700:
+            handle.chmod(0o700)
+    fd = os.open(name, _LIST, dir_fd=directory)
     try:
         for below in os.listdir(fd):
             remove_tree(fd, below)
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=directory)
-
-
-def _open_to_empty(directory: int, name: str) -> int:
-    try:
-        return os.open(name, _LIST, dir_fd=directory)
-    except PermissionError:
-        # A directory made without rights for its owner, who we are.
-        with object_handle(directory, name, read_only=False) as handle:
-            handle.chmod(0o700)
-        return os.open(name, _LIST, dir_fd=directory)

@@ -10,8 +10,7 @@ from typing import Final
 from overlayvfs.abi import O_DIRECTORY, O_NOFOLLOW, RENAME_EXCHANGE, makedev, oserror
 from overlayvfs.layers.base import Capabilities
 from overlayvfs.layers.local import syscalls
-from overlayvfs.layers.local.beneath import ancestry, identity
-from overlayvfs.layers.local.handle import path_of
+from overlayvfs.layers.local.beneath import ancestry, identity, path_of
 from overlayvfs.layers.local.names import remove_tree
 
 WORK_NAME: Final = "work"
