@@ -26,7 +26,7 @@ INDEX: Final = "/\0index"
 
 
 class Torn(OSError):
-    """A verb failed half way and could not be taken back: EIO, and the layer shows neither the tree before nor the one after.
+    """A verb failed half way and could not be taken back: EIO; what shows is neither the tree before nor the one after.
 
     Only layers without one-step verbs raise it; the overlay on top turns read-only.
     """
