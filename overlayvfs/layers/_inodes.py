@@ -301,18 +301,15 @@ class Superblock:
             names = inode.entries = names.copy_for(owner)
         return inode, names
 
-    def own_content(self, ino: int) -> tuple[Inode, Content]:
-        """Return an inode and its content, both for changing. EINVAL if it is no regular file."""
-        owner = self.table.owner
+    def own_file(self, ino: int) -> tuple[Inode, Content]:
+        """Return an open inode for changing, and its content as it is. EINVAL if it is no regular file."""
         inode = self.table.get(ino)
         assert inode is not None, "an open inode stays in the table"
         content = inode.content
         if content is None:
             raise oserror(errno.EINVAL)
-        if inode.owner is not owner:
+        if inode.owner is not self.table.owner:
             inode = self.own(inode)
-        if content.owner is not owner:
-            content = inode.content = content.fork(owner)
         return inode, content
 
     def new_inode(self, mode: int, uid: int, gid: int) -> Inode:
@@ -435,7 +432,7 @@ class Superblock:
     # Open files
 
     def unpin(self, ino: int) -> None:
-        """Count one less: the last one seals the content, and frees a file that has no name. Under the lock."""
+        """Count one open handle less; the last one frees an inode that has no name. Under the lock."""
         count = self.opens[ino] - 1
         if count:
             self.opens[ino] = count
@@ -444,7 +441,9 @@ class Superblock:
         if ino in self._orphans:
             self._orphans.remove(ino)
             self._evict(ino)
-            return
+
+    def seal(self, ino: int) -> None:
+        """Let the content be read uncopied, as a writer has finished. Under the lock."""
         inode = self.table.get(ino)
         if inode is not None and inode.content is not None and inode.content.owner is self.table.owner:
             inode.content.seal()

@@ -6,6 +6,7 @@ from typing import Final
 
 from overlayvfs.abi import Stat, oserror
 from overlayvfs.layers import _attributes as attributes
+from overlayvfs.layers import blocks
 from overlayvfs.layers._inodes import Inode, Superblock
 from overlayvfs.layers.blocks import Content
 
@@ -18,7 +19,7 @@ class MemoryHandle:
     Dropping the last reference closes it.
     """
 
-    __slots__ = ("_ino", "_superblock", "_writable")
+    __slots__ = ("_in_pieces", "_ino", "_superblock", "_writable")
 
     def __init__(self, superblock: Superblock, ino: int, writable: bool) -> None:
         """Open inode `ino`, under the lock of `superblock`."""
@@ -26,6 +27,7 @@ class MemoryHandle:
         self._superblock: Superblock | None = superblock
         self._ino = ino
         self._writable = writable
+        self._in_pieces = False
 
     def __del__(self) -> None:
         superblock = self._superblock
@@ -40,6 +42,8 @@ class MemoryHandle:
         if superblock is not None:
             self._superblock = None
             with superblock.lock:
+                if self._in_pieces:
+                    superblock.seal(self._ino)
                 superblock.unpin(self._ino)
 
     def pread(self, size: int, offset: int) -> bytes:
@@ -60,13 +64,15 @@ class MemoryHandle:
         if offset + length > _SIZE_MAX:
             raise oserror(errno.EFBIG)
         with superblock.lock:
-            inode, content = superblock.own_content(self._ino)
+            inode, content = superblock.own_file(self._ino)
             before = content.pages
             if superblock.max_blocks is not None:
                 superblock.check_pages(content.growth(length, offset))
-            content = inode.content = content.pwrite(data, offset)
+            content = inode.content = blocks.write(content, data, offset, inode.owner)
             superblock.blocks_used += content.pages - before
             inode.mtime_ns = inode.ctime_ns = time.time_ns()
+        if content.size != length:
+            self._in_pieces = True
         return length
 
     def truncate(self, size: int) -> None:
@@ -79,11 +85,11 @@ class MemoryHandle:
         if size > _SIZE_MAX:
             raise oserror(errno.EFBIG)
         with superblock.lock:
-            inode, content = superblock.own_content(self._ino)
+            inode, content = superblock.own_file(self._ino)
             before = content.pages
             # truncate(2) of tmpfs keeps the times where the size stays and there is no page to look at (shmem_setattr).
             changes = before > 0 or size != content.size
-            content = inode.content = content.truncate(size)
+            content = inode.content = blocks.truncate(content, size, inode.owner)
             superblock.blocks_used += content.pages - before
             if changes:
                 inode.mtime_ns = inode.ctime_ns = time.time_ns()

@@ -1,13 +1,13 @@
 """What a regular file of a memory layer holds: bytes, holes and blocks shared with others (mm/shmem.c).
 
-Two forms, and the verbs that change a content return the one that holds it afterwards:
+`write` and `truncate` return the content that holds the result. There are two forms:
 
 - `Flat`: one run of bytes without holes. What is written whole is stored, and read back, uncopied.
 - `Paged`: an immutable base (another content's bytes, or the open file of another layer) under the pages
   written since, which sit in a persistent tree. Holes are where neither has anything.
 
-A content may be changed only by the holder of its `owner` token; everyone else calls `fork` first. So a
-snapshot copies none, and a clone is the same content without an owner, held by two inodes.
+A content is changed in place only for the holder of its `owner` token; for everyone else it is forked first.
+So a snapshot copies none, and a clone is the same content without an owner, held by two inodes.
 
 Sizes and offsets are bytes, `pages` counts 4096-byte pages as tmpfs does: exactly those that hold data.
 """
@@ -28,6 +28,24 @@ _ZERO_PAGE: Final = bytes(PAGE_SIZE)
 _NO_END: Final = 1 << 63
 
 
+def write(content: "Content", data: bytes | memoryview, offset: int, owner: object) -> "Content":
+    """Return the content for `owner` to hold after writing `data`, not empty, at `offset` of `content`."""
+    if not offset and len(data) >= content.size:
+        return Flat(bytes(data), owner)
+    if content.owner is not owner:
+        content = content.fork(owner)
+    return content.pwrite(data, offset)
+
+
+def truncate(content: "Content", size: int, owner: object) -> "Content":
+    """Return the content for `owner` to hold after cutting or growing `content` to `size`."""
+    if size == 0:
+        return EMPTY
+    if content.owner is not owner:
+        content = content.fork(owner)
+    return content.truncate(size)
+
+
 def _pages(size: int) -> int:
     return -(-size // PAGE_SIZE)
 
@@ -41,9 +59,10 @@ class Flat:
     __slots__ = ("data", "owner", "pages", "size")
 
     def __init__(self, data: bytes | bytearray, owner: object) -> None:
+        size = len(data)
         self.data = data
-        self.size = len(data)
-        self.pages = _pages(self.size)
+        self.size = size
+        self.pages = -(-size // PAGE_SIZE)
         self.owner = owner
 
     @property
@@ -58,7 +77,7 @@ class Flat:
         return Flat(bytes(self.data), owner)
 
     def seal(self) -> None:
-        """Give up ownership when the last writer is gone: readers then get the stored bytes themselves."""
+        """Give up ownership when a writer has finished: readers then get the stored bytes themselves."""
         if isinstance(self.data, bytearray):
             self.data = bytes(self.data)
             self.owner = None
@@ -76,28 +95,23 @@ class Flat:
         return max(0, _pages(offset + length) - max(self.pages, offset // PAGE_SIZE))
 
     def pwrite(self, data: bytes | memoryview, offset: int) -> "Content":
-        """Put `data`, not empty, at `offset` and return the content that holds it."""
+        """Put `data` at `offset` and return the content that holds it."""
         end = offset + len(data)
-        if offset == 0 and end >= self.size:
-            self.data = bytes(data)
-        elif offset // PAGE_SIZE > self.pages:
+        if offset // PAGE_SIZE > self.pages:
             # At least one whole page is left out: a hole.
             return self._paged().pwrite(data, offset)
-        else:
-            growing = self.data if isinstance(self.data, bytearray) else bytearray(self.data)
-            if offset > self.size:
-                growing += bytes(offset - self.size)
-            growing[offset:end] = data
-            self.data = growing
+        growing = self.data if isinstance(self.data, bytearray) else bytearray(self.data)
+        if offset > self.size:
+            growing += bytes(offset - self.size)
+        growing[offset:end] = data
+        self.data = growing
         if end > self.size:
             self.size = end
             self.pages = _pages(end)
         return self
 
     def truncate(self, size: int) -> "Content":
-        """Cut or grow to `size` and return the content that holds the result."""
-        if size == 0:
-            return Flat(b"", self.owner)
+        """Cut or grow to `size` > 0 and return the content that holds the result."""
         if size > self.size and _pages(size) == self.pages and self.size <= SHARE_MIN:
             return self.pwrite(bytes(size - self.size), self.size)
         if size > self.size or (self.size > SHARE_MIN and isinstance(self.data, bytes)):
@@ -192,11 +206,9 @@ class Paged:
         held += sum(1 for index, _ in self._table.items(first, last) if not self._in_base(index))
         return last - first - held
 
-    def pwrite(self, data: bytes | memoryview, offset: int) -> "Content":
-        """Put `data`, not empty, at `offset` and return the content that holds it."""
+    def pwrite(self, data: bytes | memoryview, offset: int) -> "Paged":
+        """Put `data` at `offset` and return this."""
         end = offset + len(data)
-        if offset == 0 and end >= self.size:
-            return Flat(bytes(data), self.owner)
         position = offset
         while position < end:
             index, start = divmod(position, PAGE_SIZE)
@@ -214,10 +226,8 @@ class Paged:
         self.size = max(self.size, end)
         return self
 
-    def truncate(self, size: int) -> "Content":
-        """Cut or grow to `size` and return the content that holds the result."""
-        if size == 0:
-            return Flat(b"", self.owner)
+    def truncate(self, size: int) -> "Paged":
+        """Cut or grow to `size` > 0 and return this."""
         if size < self.size:
             self._cut(size)
         self.size = size
@@ -285,7 +295,7 @@ class Paged:
 Content: TypeAlias = Flat | Paged
 
 EMPTY: Final = Flat(b"", None)
-"""What every new file holds: nobody's, so whoever writes first forks it."""
+"""What every empty file holds: nobody's."""
 
 
 class _Bytes:

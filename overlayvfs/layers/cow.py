@@ -80,9 +80,10 @@ class Radix(Generic[T]):
         void: _Node | None = None
         for node, shift in reversed(self._own_path(key)):
             node[key >> shift & MASK] = void
-            if any(child is not void for child in node[:_FANOUT]):
-                return
             void = _VOIDS[shift]
+            # Compared by identity first, and rarely beyond the first child that is there.
+            if node[:_FANOUT] != void[:_FANOUT]:
+                return
 
     def cut(self, key: int) -> None:
         """Forget every item from `key` >= 0 on."""

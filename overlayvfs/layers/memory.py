@@ -26,6 +26,7 @@ from overlayvfs.abi import (
     oserror,
 )
 from overlayvfs.layers import _attributes as attributes
+from overlayvfs.layers import blocks
 from overlayvfs.layers._inodes import ROOT_INO, S_IFMT, Inode, Names, Superblock, target_pages, target_size
 from overlayvfs.layers._memoryhandle import MemoryHandle
 from overlayvfs.layers.base import INDEX, WORK, Capabilities, Handle
@@ -41,6 +42,9 @@ CLONE_MIN: Final = 128 * 1024
 _CAPABILITIES: Final = Capabilities()
 _HANDLE_KIND: Final = 1
 _HANDLE_BODY: Final = struct.Struct("=III")
+# Where every path starts: its first name, "", leads to the root.
+_START: Final = Names(None)
+_START[""] = ROOT_INO
 _RENAME_FLAGS: Final = (0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT, RENAME_NOREPLACE | RENAME_WHITEOUT)
 
 
@@ -52,12 +56,15 @@ class MemoryLayer:
         self._superblock = superblock or Superblock()
         self._table = self._superblock.table
         self._root = root
-        # Every path begins with the name "", which leads to the root.
-        self._start = Names(None)
-        self._start[""] = root
         self._name = name
-        with self._superblock.lock:
-            self._hold = MemoryHandle(self._superblock, root, writable=False)
+        self._start = _START
+        self._hold: MemoryHandle | None = None
+        # Nobody can remove the root of all, so it needs no holding; and so a snapshot of it is quicker to make.
+        if root != ROOT_INO:
+            self._start = Names(None)
+            self._start[""] = root
+            with self._superblock.lock:
+                self._hold = MemoryHandle(self._superblock, root, writable=False)
 
     def subtree(self, path: str) -> "MemoryLayer":
         """Return a layer over the directory `path` of this one: the same file system. ENOENT ENOTDIR."""
@@ -173,7 +180,8 @@ class MemoryLayer:
 
     def close(self) -> None:
         """Let go of the root directory; idempotent."""
-        self._hold.close()
+        if self._hold is not None:
+            self._hold.close()
 
     # Writing
 
@@ -533,6 +541,6 @@ def _head(content: Content, size: int) -> Content:
     """Return the first `size` bytes of a content that is nobody's, as one that is nobody's."""
     if size >= content.size:
         return content
-    head = content.fork(None).truncate(size)
+    head = blocks.truncate(content, size, object())
     head.owner = None
     return head
