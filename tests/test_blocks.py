@@ -220,6 +220,13 @@ def test_appending_small_pieces_does_not_copy_what_is_there() -> None:
     assert content.data is grown
 
 
+def test_one_byte_changed_in_a_large_file_copies_a_page() -> None:
+    data = pattern(1 << 20)
+    content = write(write(EMPTY, data, 0, ME), b"1", 7, ME)
+    assert content.stored_bytes == PAGE_SIZE
+    assert content.pread(1 << 20, 0) == data[:7] + b"1" + data[8:]
+
+
 def test_small_fork_costs_a_copy_only_when_written() -> None:
     content = write(EMPTY, pattern(SHARE_MIN), 0, None)
     twin = content.fork(object())

@@ -97,8 +97,8 @@ class Flat:
     def pwrite(self, data: bytes | memoryview, offset: int) -> "Content":
         """Put `data` at `offset` and return the content that holds it."""
         end = offset + len(data)
-        if offset // PAGE_SIZE > self.pages:
-            # At least one whole page is left out: a hole.
+        if offset // PAGE_SIZE > self.pages or (offset < self.size > SHARE_MIN and isinstance(self.data, bytes)):
+            # At least one whole page is left out, a hole; or the copy below would be dear. An append pays for its copy.
             return self._paged().pwrite(data, offset)
         growing = self.data if isinstance(self.data, bytearray) else bytearray(self.data)
         if offset > self.size:
