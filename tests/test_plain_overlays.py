@@ -1,5 +1,6 @@
 """Overlays on plain PyFilesystems: all of FSTestCases, and backends that fail in the middle of what the union does."""
 
+import errno
 import os
 import tempfile
 import unittest
@@ -15,6 +16,7 @@ from plainfs import Flaky
 from test_fs_testcases import NAMES, Cases
 
 from overlayvfs import OverlayFS
+from overlayvfs.layers.base import Torn
 
 
 class PlainOSFS(OSFS):
@@ -93,6 +95,8 @@ UNION: dict[str, Callable[[Any], object]] = {
 }
 """One system call each: what takes several may be seen half done when the second fails."""
 
+CALLED_WITH = {"/d/e/f", "/d/f", "/d/new", "/f", "/gone", "/shadow", "/up", "/updir"}
+
 
 def filled(layer: Flaky) -> Flaky:
     for path, data in LOWER.items():
@@ -150,3 +154,61 @@ def test_a_failing_call_in_the_middle_leaves_the_tree_before_or_after(verb: str,
             assert seen in ([after] if failure is None else [before, after]), f"call {number}: {failure!r}"
         with OverlayFS([lower], upper) as ofs:
             assert shown(ofs) == seen, f"call {number}, reopened: {failure!r}"
+
+
+def test_an_overlay_left_half_changed_says_so_and_writes_nothing_more() -> None:
+    lower, upper = flaky_stack()
+    with OverlayFS([lower], upper) as ofs:
+        fd = ofs.os.open("/up", os.O_RDWR)
+        upper.calls.clear()
+        upper.fail_at = range(40, 1000)
+        with pytest.raises(OSError, match="half done") as failure:
+            ofs.os.rename("/updir", "/d/moved")
+        upper.fail_at = None
+        assert failure.value.errno == errno.EIO
+        assert (failure.value.filename, failure.value.filename2) == ("/updir", "/d/moved")
+        assert str(upper) in failure.value.strerror
+        for change in (lambda: ofs.os.mkdir("/more"), lambda: ofs.os.write(fd, b"x"), lambda: ofs.os.ftruncate(fd, 1)):
+            with pytest.raises(OSError, match="left half changed") as refusal:
+                change()
+            assert refusal.value.errno == errno.EROFS
+        assert ofs.os.read(fd, 9) == b"upper"
+        assert ofs.readbytes("/d/f") == b"in d"
+        assert not ofs.os.access("/up", os.W_OK)
+        assert ofs.os.statvfs("/").f_flag & os.ST_RDONLY
+        assert ofs.getmeta()["read_only"]
+    with OverlayFS([lower], upper) as ofs:
+        ofs.os.mkdir("/more")
+
+
+@pytest.mark.parametrize("faulty_for", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (3, 99))])
+@pytest.mark.parametrize("verb", UNION)
+def test_what_cannot_be_taken_back_turns_the_overlay_read_only(verb: str, faulty_for: int) -> None:
+    lower, upper = flaky_stack()
+    with OverlayFS([lower], upper) as ofs:
+        before = shown(ofs)
+        upper.calls.clear()
+        UNION[verb](ofs.os)
+        count = len(upper.calls)
+        after = shown(ofs)
+    for number in range(count):
+        lower, upper = flaky_stack()
+        with OverlayFS([lower], upper) as ofs:
+            upper.calls.clear()
+            upper.fail_at = range(number, number + faulty_for)
+            failure = None
+            try:
+                UNION[verb](ofs.os)
+            except OSError as error:
+                failure = error
+            upper.fail_at = None
+            if isinstance(failure, Torn):
+                assert failure.errno == errno.EIO
+                assert str(upper) in failure.strerror
+                assert failure.filename in CALLED_WITH
+                with pytest.raises(OSError, match="left half changed") as refused:
+                    ofs.os.mkdir("/more")
+                assert refused.value.errno == errno.EROFS
+            else:
+                assert shown(ofs) in ([after] if failure is None else [before, after]), f"call {number}: {failure!r}"
+                ofs.os.mkdir("/more")

@@ -35,7 +35,7 @@ from overlayvfs.engine.permission import (
     mode_after_chown,
 )
 from overlayvfs.engine.readdir import list_dir
-from overlayvfs.layers.base import Handle
+from overlayvfs.layers.base import Handle, Torn
 
 
 class File:
@@ -159,6 +159,7 @@ class File:
             self._check_open()
             if size < 0 or self.inode is None or not self._may_write:
                 raise oserror(errno.EINVAL)
+            self._mnt.writable_upper()
             self.inode.data.truncate(size)
             drop_set_ids(self._mnt, self.inode.data)
 
@@ -280,6 +281,7 @@ class File:
         self._check_open()
         if not self._may_write or self.inode is None:
             raise oserror(errno.EBADF)
+        self._mnt.writable_upper()
         return self.inode
 
     @contextmanager
@@ -301,6 +303,10 @@ class File:
     def _changeable(self) -> Iterator[Handle]:
         """Give a handle on the real object in the upper, copied up if need be; EEXIST if its name went before that."""
         if self.inode is None or not self.inode.in_upper:
-            copy_up(self._mnt, self.dentry)
+            try:
+                copy_up(self._mnt, self.dentry)
+            except Torn as torn:
+                self._mnt.turn_read_only(torn)
+                raise
         with self._real() as handle:
             yield handle

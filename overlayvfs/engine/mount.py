@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from overlayvfs.abi import Stat, anonymous_dev, is_whiteout, oserror
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.lowers import LowerStack
-from overlayvfs.layers.base import Layer, UpperLayer
+from overlayvfs.layers.base import Layer, Torn, UpperLayer
 from overlayvfs.marks import TRUSTED, USER, MarkNames
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ class Mount:
         self.lower_dirs: WeakValueDictionary[Hashable, Dentry] = WeakValueDictionary()
         self.dev = anonymous_dev()
         self.closed = False
+        self.torn: str | None = None
+        """Why nothing is written any more, though there is an upper."""
         self.whiteout: str | None = None
         self.temp_count = 0
         self._real_devs: list[int] | None = None
@@ -185,10 +187,23 @@ class Mount:
         return self.lowers.layer(number)
 
     def writable_upper(self) -> UpperLayer:
-        """Return the upper; EROFS where there is none."""
+        """Return the upper; EROFS where there is none, or none that can be relied on."""
         if self.upper is None:
             raise oserror(errno.EROFS, reason="this overlay has no upper")
+        if self.torn is not None:
+            raise oserror(errno.EROFS, reason=self.torn)
         return self.upper
+
+    @property
+    def read_only(self) -> bool:
+        """Whether every change is EROFS."""
+        return self.upper is None or self.torn is not None
+
+    def turn_read_only(self, torn: Torn) -> None:
+        """Write nothing more: a layer says that it holds neither the tree before a change nor the one after."""
+        if self.torn is None:
+            where = self.upper.name if self.upper is not None else "a layer"
+            self.torn = f"read-only since {where} was left half changed ({torn.strerror})"
 
     def is_whiteout(self, layer: Layer, path: str, st: Stat) -> bool:
         """Tell whether an object of a layer is a whiteout; a bare layer has none."""

@@ -17,7 +17,7 @@ from overlayvfs.engine.open import open_file
 from overlayvfs.engine.permission import READ, allowed, may
 from overlayvfs.engine.readdir import list_dir, list_names
 from overlayvfs.engine.resolve import Last, Target, find, find_parent, last_component, read_link
-from overlayvfs.layers.base import Layer, UpperLayer
+from overlayvfs.layers.base import Layer, Torn, UpperLayer
 
 # Linux reports these for what the path itself is, before it asks whether the mount can be written.
 _UNLINK_LAST = {Last.DOT: errno.EISDIR, Last.DOTDOT: errno.EISDIR, Last.ROOT: errno.EISDIR}
@@ -70,8 +70,8 @@ class Overlay:
 
     @property
     def read_only(self) -> bool:
-        """Whether there is no upper."""
-        return self._mnt.upper is None
+        """Whether there is no upper, or none that can be written any more."""
+        return self._mnt.read_only
 
     @property
     def closed(self) -> bool:
@@ -197,7 +197,7 @@ class Overlay:
         try:
             with _Verb(self._mnt, path) as mnt:
                 dentry = find(mnt, path, follow=follow)
-                if mode & os.W_OK and mnt.upper is None and dentry.kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+                if mode & os.W_OK and mnt.read_only and dentry.kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
                     return False
                 return allowed(mnt.credentials, attributes(mnt, dentry), mode & 7)
         except OSError as error:
@@ -232,14 +232,12 @@ class Overlay:
         """Return the upper's file system, or the highest lower's with ST_RDONLY (statvfs(3); KB 14.4)."""
         with _Verb(self._mnt, path) as mnt:
             find(mnt, path)
-            if mnt.upper is not None:
-                return mnt.upper.statvfs()
-            st = mnt.lowers.layers[0].statvfs()
-            return st._replace(f_flag=st.f_flag | ST_RDONLY)
+            st = (mnt.upper or mnt.lowers.layers[0]).statvfs()
+            return st._replace(f_flag=st.f_flag | ST_RDONLY) if mnt.read_only else st
 
 
 class _Verb:
-    """Holds the lock for one verb and gives its errors the caller's own paths."""
+    """Holds the lock for one verb and gives its errors the caller's own paths; a torn one is the last that changes."""
 
     __slots__ = ("_mnt", "_path", "_path2")
 
@@ -259,6 +257,8 @@ class _Verb:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, Torn):
+            self._mnt.turn_read_only(error)
         self._mnt.lock.release()
         if isinstance(error, OSError):
             error.filename = self._path

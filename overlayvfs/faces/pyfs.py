@@ -55,7 +55,6 @@ class TreeFS(FS):
             "case_insensitive": False,
             "invalid_path_chars": "\0",
             "network": False,
-            "read_only": overlay.read_only,
             # Said of os.rename on system paths, and there are none.
             "supports_rename": False,
             "thread_safe": True,
@@ -123,7 +122,7 @@ class TreeFS(FS):
         return self._infos(_path, entries, namespaces or ())
 
     def getmeta(self, namespace: str = "standard") -> dict[str, Any]:
-        return dict(self._meta) if namespace == "standard" else {}
+        return {**self._meta, "read_only": self._overlay.read_only} if namespace == "standard" else {}
 
     def validatepath(self, path: str) -> str:
         self.check()
