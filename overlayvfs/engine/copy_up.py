@@ -63,8 +63,9 @@ def _copy_up_one(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None
     with staged(mnt, upper) as temp:
         handle = _make_copy(mnt, upper, lower, st, layer, lower_path, temp, size=size, metacopy=metacopy)
         try:
-            if keeps_origin:
-                _set_origin(mnt, upper, temp, layer, lower_path)
+            origin = _set_origin(mnt, upper, temp, layer, lower_path) if keeps_origin else None
+            if origin == b"" and isinstance(lower, LowerFile):
+                mnt.origins[upper.lstat(temp).st_ino] = lower
             _show(mnt, upper, dentry, temp)
         except BaseException:
             if handle is not None:
@@ -97,7 +98,7 @@ def set_impure(mnt: Mount, upper: UpperLayer, directory: Dentry) -> None:
     """Mark an upper directory as holding copied-up objects (ovl_set_impure)."""
     if directory.impure:
         return
-    _keep_what_fits(upper.setxattr, directory.path, mnt.marks.impure, b"y")
+    keep_what_fits(upper.setxattr, directory.path, mnt.marks.impure, b"y")
     directory.impure = True
 
 
@@ -176,14 +177,15 @@ def _with_owner(st: Stat, make: Callable[[int, int], object]) -> None:
 def _copy_attributes(marks: MarkNames, upper: UpperLayer, layer: Layer, lower_path: str, temp: str, st: Stat) -> None:
     for name in layer.listxattr(lower_path):
         if not marks.is_private(name):
-            _keep_what_fits(upper.setxattr, temp, name, layer.getxattr(lower_path, name))
+            keep_what_fits(upper.setxattr, temp, name, layer.getxattr(lower_path, name))
     if not stat.S_ISLNK(st.st_mode):
         # Some systems drop set-id bits with a change of owner: the mode comes after it.
-        _keep_what_fits(upper.chmod, temp, stat.S_IMODE(st.st_mode))
-    _keep_what_fits(upper.utime, temp, st.st_atime_ns, st.st_mtime_ns)
+        keep_what_fits(upper.chmod, temp, stat.S_IMODE(st.st_mode))
+    keep_what_fits(upper.utime, temp, st.st_atime_ns, st.st_mtime_ns)
 
 
-def _keep_what_fits(verb: Callable[..., object], *args: object) -> None:
+def keep_what_fits(verb: Callable[..., object], *args: object) -> None:
+    """Call a verb of a layer; what the layer can't hold is left out."""
     try:
         verb(*args)
     except OSError as error:
@@ -191,11 +193,12 @@ def _keep_what_fits(verb: Callable[..., object], *args: object) -> None:
             raise
 
 
-def _set_origin(mnt: Mount, upper: UpperLayer, temp: str, layer: Layer, lower_path: str) -> None:
-    """Note where the copy comes from, so that its numbers stay (ovl_set_origin)."""
+def _set_origin(mnt: Mount, upper: UpperLayer, temp: str, layer: Layer, lower_path: str) -> bytes:
+    """Note where the copy comes from, so that its numbers stay (ovl_set_origin); what is noted."""
     # An empty mark says "copied up from somewhere that gives no handles", as the kernel writes it.
     value = layer.file_handle(lower_path) or b""
-    _keep_what_fits(upper.setxattr, temp, mnt.marks.origin, value)
+    keep_what_fits(upper.setxattr, temp, mnt.marks.origin, value)
+    return value
 
 
 def _copy_data(upper: UpperLayer, layer: Layer, path: str, dst: Handle, size: int) -> None:
@@ -205,14 +208,15 @@ def _copy_data(upper: UpperLayer, layer: Layer, path: str, dst: Handle, size: in
     try:
         cloned = upper.clone(src, dst, size)
         if not cloned:
-            _stream(layer, path, src, dst, size)
+            stream(layer, path, src, dst, size)
     finally:
         # A clone that reads through keeps the source open itself.
         if not cloned:
             src.close()
 
 
-def _stream(layer: Layer, path: str, src: Handle, dst: Handle, size: int) -> None:
+def stream(layer: Layer, path: str, src: Handle, dst: Handle, size: int) -> None:
+    """Copy the first `size` bytes, holes as holes. EIO: the file of `layer` ends before that."""
     at = 0
     while at < size:
         start = _next_data(src, at, size)

@@ -84,6 +84,17 @@ class Dentry:
         """The lower object that shows or was copied up, None if there is none."""
         return self.lower if isinstance(self.lower, LowerFile) else None
 
+    def forget_below(self) -> None:
+        """Take all names looked up below out of the tree; who still holds one holds it alone."""
+        pending = [self]
+        while pending:
+            at = pending.pop()
+            for child in at.children.values():
+                if child is not None:
+                    child.unlinked = True
+                    pending.append(child)
+            at.children.clear()
+
     def is_below(self, other: "Dentry") -> bool:
         """Tell whether `other` is a proper ancestor of this name."""
         at = self.parent

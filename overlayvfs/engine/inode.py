@@ -88,7 +88,7 @@ def _dir_numbers(mnt: Mount, dentry: Dentry, st: Stat) -> tuple[int, int]:
     if not isinstance(lower, LowerDir):
         if not same_fs(mnt) and xino_bits(mnt):
             return mnt.dev, map_numbers(mnt, 0, st.st_ino)[1]
-        return mnt.dev, st.st_ino
+        return mnt.dev, mnt.upper_numbers.get(st.st_ino, st.st_ino)
     number = lower.parts[0][0]
     ino = mnt.lowers.stat_of(lower).st_ino
     if same_fs(mnt):
@@ -116,6 +116,8 @@ def xino_bits(mnt: Mount) -> int:
 
 def map_numbers(mnt: Mount, number: int, ino: int) -> tuple[int, int]:
     """Return (st_dev, st_ino) shown for inode `ino` of layer `number` (ovl_map_dev_ino)."""
+    if number == 0 and mnt.upper_numbers:
+        ino = mnt.upper_numbers.get(ino, ino)
     if mnt.bare or same_fs(mnt):
         return mnt.dev, ino
     devs = mnt.real_devs()

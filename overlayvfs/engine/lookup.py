@@ -138,7 +138,7 @@ def _upper_file(mnt: Mount, upper: UpperLayer, path: str, parent: Dentry, name: 
     if dentry.is_file and get_mark(upper, path, mnt.marks.metacopy) is not None:
         _find_data(mnt, upper, path, dentry)
         return dentry
-    dentry.lower = _origin(mnt, upper, path, dentry)
+    dentry.lower = _origin(mnt, upper, path, dentry, st)
     return dentry
 
 
@@ -159,11 +159,14 @@ def _find_data(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry) -> None
     dentry.lower = lower
 
 
-def _origin(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry) -> LowerFile | None:
+def _origin(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry, st: Stat) -> LowerFile | None:
     """Return the lower object an upper one was copied up from, by its origin mark (ovl_check_origin)."""
     value = get_mark(upper, path, mnt.marks.origin)
-    if not value:
+    if value is None:
         return None
+    if not value:
+        # From a lower without file handles: Linux forgets it with the dentry, a fork must not.
+        return mnt.origins.get(st.st_ino)
     # Where handles can only be verified, the name it had before copy up is the one candidate.
     hint = f"{dentry.parent.path}/{dentry.name}" if dentry.parent is not None else None
     for number, layer in enumerate(mnt.lowers.layers, 1):

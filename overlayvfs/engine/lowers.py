@@ -144,9 +144,11 @@ class LowerStack:
     def number_of_dir(self, layer: int, ino: int) -> int:
         """Return the overlay's own number for a lower directory (KB 14, separate file systems with xino=off)."""
         key = (layer, ino)
-        if key not in self._dir_numbers:
-            self._dir_numbers[key] = next(self._next_dir_number)
-        return self._dir_numbers[key]
+        number = self._dir_numbers.get(key)
+        if number is None:
+            # Overlays that share this hold no common lock: the first number stays.
+            number = self._dir_numbers.setdefault(key, next(self._next_dir_number))
+        return number
 
     def is_whiteout(self, layer: Layer, path: str, st: Stat) -> bool:
         """Tell whether an object is a whiteout in either form (ovl_path_is_whiteout, KB 3.1 and 3.17)."""

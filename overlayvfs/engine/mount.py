@@ -2,15 +2,16 @@
 
 import errno
 import threading
-from collections.abc import Hashable, Sequence
+from collections import ChainMap
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from stat import S_IFDIR
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from overlayvfs.abi import Stat, anonymous_dev, is_whiteout, oserror
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.lowers import LowerStack
+from overlayvfs.engine.lowers import LowerFile, LowerStack
 from overlayvfs.layers.base import Layer, Torn, UpperLayer
 from overlayvfs.marks import TRUSTED, USER, MarkNames
 
@@ -102,6 +103,13 @@ class Credentials:
 
 _live_uppers: "WeakValueDictionary[Hashable, Mount]" = WeakValueDictionary()
 _live_uppers_lock = threading.Lock()
+_live_mounts: "WeakSet[Mount]" = WeakSet()
+
+
+def live_mounts() -> "list[Mount]":
+    """Return the overlays that are mounted now, read-only ones included."""
+    with _live_uppers_lock:
+        return [mnt for mnt in _live_mounts if not mnt.closed]
 
 
 class Mount:
@@ -130,6 +138,12 @@ class Mount:
         self.closed = False
         self.torn: str | None = None
         """Why nothing is written any more, though there is an upper."""
+        self.owns_upper = False
+        """The upper was made for this mount, a fork, and ends with it."""
+        self.upper_numbers: Mapping[int, int] = {}
+        """What the upper's objects show for their own inode number, where they are copies of others: those others'."""
+        self.origins: ChainMap[int, LowerFile] = ChainMap()
+        """What the upper's objects were copied up from, by inode number: for where an origin mark can't tell."""
         self.whiteout: str | None = None
         self.temp_count = 0
         self._real_devs: list[int] | None = None
@@ -148,19 +162,25 @@ class Mount:
             EINVAL: there is no place for the work directory.
 
         """
-        upper = self.upper
-        if upper is None:
+        self.register()
+        if self.upper is None:
             return
-        key = upper.identity()
-        with _live_uppers_lock:
-            if key in _live_uppers:
-                raise oserror(errno.EBUSY, reason=f"upper {upper.name} belongs to a live overlay; close that first")
-            _live_uppers[key] = self
         try:
-            upper.prepare(index=self.options.index)
+            self.upper.prepare(index=self.options.index)
         except BaseException:
-            self._forget_upper()
+            self._forget()
             raise
+
+    def register(self) -> None:
+        """Count among the live overlays. EBUSY: the upper belongs to another one."""
+        upper = self.upper
+        with _live_uppers_lock:
+            if upper is not None:
+                key = upper.identity()
+                if key in _live_uppers:
+                    raise oserror(errno.EBUSY, reason=f"upper {upper.name} belongs to a live overlay; close that first")
+                _live_uppers[key] = self
+            _live_mounts.add(self)
 
     def close(self) -> None:
         """End the mount and set its upper free; idempotent."""
@@ -168,15 +188,22 @@ class Mount:
             if self.closed:
                 return
             self.closed = True
+            # Names refer to one another in circles; nothing of them is to wait for a collector.
+            self.root.forget_below()
+            self._forget()
+            if self.upper is None:
+                return
             # A bare layer was never claimed: its WORK is that of an overlay it is the upper of.
-            if self.upper is not None and not self.bare:
-                self._forget_upper()
+            if self.owns_upper:
+                self.upper.close()
+            elif not self.bare:
                 self.upper.release(keep_index=self.options.index)
 
-    def _forget_upper(self) -> None:
-        assert self.upper is not None
+    def _forget(self) -> None:
+        """Count among the live overlays no more."""
         with _live_uppers_lock:
-            if _live_uppers.get(self.upper.identity()) is self:
+            _live_mounts.discard(self)
+            if self.upper is not None and _live_uppers.get(self.upper.identity()) is self:
                 del _live_uppers[self.upper.identity()]
 
     def layer(self, number: int) -> Layer:
@@ -217,11 +244,16 @@ class Mount:
             self._real_devs = devs
         return self._real_devs
 
+    def share_devices(self, other: "Mount") -> None:
+        """Show the device numbers another mount over the same lowers shows, those given out later included."""
+        self._real_devs = other.real_devs()
+        self._anonymous_devs = other._anonymous_devs
+
     def anonymous_dev_of(self, real_dev: int) -> int:
         """Return the device number that stands for a layer's file system (KB 14.5)."""
-        if real_dev not in self._anonymous_devs:
-            self._anonymous_devs[real_dev] = anonymous_dev()
-        return self._anonymous_devs[real_dev]
+        dev = self._anonymous_devs.get(real_dev)
+        # Forks share these and hold no common lock: the first number stays.
+        return dev if dev is not None else self._anonymous_devs.setdefault(real_dev, anonymous_dev())
 
 
 def check_overlap(lowers: Sequence[Layer], upper: UpperLayer | None) -> None:

@@ -8,9 +8,11 @@ from types import TracebackType
 
 from overlayvfs.abi import PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs, oserror
 from overlayvfs.engine import attr, create, remove, xattr
+from overlayvfs.engine import fork as forking
 from overlayvfs.engine import rename as renaming
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.file import File
+from overlayvfs.engine.fork import Checkpoint
 from overlayvfs.engine.inode import attributes
 from overlayvfs.engine.mount import RAW, Credentials, Mount, Options, check_overlap
 from overlayvfs.engine.open import open_file
@@ -86,6 +88,21 @@ class Overlay:
         mnt = self.__dict__.get("_mnt")
         if mnt is not None:
             mnt.close()
+
+    def fork(self) -> "Overlay":
+        """Return an independent overlay that equals this one now; see engine.fork for costs and errnos."""
+        with _Verb(self._mnt, "/") as mnt:
+            return Overlay(forking.fork(mnt))
+
+    def checkpoint(self) -> Checkpoint:
+        """Return what this overlay is now, to compare with and go back to; see engine.fork for costs and errnos."""
+        with _Verb(self._mnt, "/") as mnt:
+            return forking.checkpoint(mnt)
+
+    def rollback(self, to: Checkpoint) -> None:
+        """Make this overlay what it was at a checkpoint; see engine.fork for what open files see. EINVAL EROFS ENOSPC."""
+        with _Verb(self._mnt, "/") as mnt:
+            forking.rollback(mnt, to)
 
     def stat(self, path: str, *, follow: bool = True) -> Stat:
         """Return an object's attributes. ENOENT ENAMETOOLONG ENOTDIR ELOOP EACCES."""

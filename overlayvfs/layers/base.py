@@ -205,3 +205,14 @@ class SnapshotLayer(UpperLayer, Protocol):
 
     def snapshot(self) -> "SnapshotLayer":
         """Return an independent layer equal to this one now: marks, links, inode numbers, WORK and INDEX."""
+
+
+@runtime_checkable
+class CopiedLayer(UpperLayer, Protocol):
+    """An upper that is forked by copying what it holds."""
+
+    def empty_twin(self, *, index: bool) -> UpperLayer:
+        """Return an empty layer to copy all of this one into: prepared, and gone when it is closed.
+
+        EINVAL where there is no place for it.
+        """

@@ -160,7 +160,7 @@ class _Mounted:
         """Become root again, remembering who acted."""
         umask = os.umask(0o022)
         self._identity = (os.geteuid(), os.getegid(), tuple(os.getgroups()), umask)
-        if self._identity[:2] != ROOT[:2]:
+        if self._identity[:3] != ROOT[:3]:
             os.seteuid(0)
             os.setegid(0)
             os.setgroups(())

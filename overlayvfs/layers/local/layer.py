@@ -19,7 +19,7 @@ from functools import cached_property, partial
 from typing import Final, TypeVar
 
 from overlayvfs.abi import O_PATH, RENAME_NOREPLACE, Dirent, Stat, StatVfs, oserror
-from overlayvfs.layers.base import INDEX, WORK, Capabilities, Handle
+from overlayvfs.layers.base import INDEX, WORK, Capabilities, Handle, UpperLayer
 from overlayvfs.layers.local import names, syscalls
 from overlayvfs.layers.local.beneath import ancestry, identity, open_directory
 from overlayvfs.layers.local.clone import clone
@@ -303,6 +303,12 @@ class LocalLayer:
             self._area.remove(INDEX_NAME)
         if self._area.is_private:
             self._area.dispose()
+
+    def empty_twin(self, *, index: bool) -> UpperLayer:
+        """Return a private directory beside this one, gone when it is closed."""
+        from overlayvfs.layers.local.twin import TwinLayer
+
+        return TwinLayer(self.name, index=index)
 
     # Making
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Hashable, Sequence
 from fs.base import FS
 
 from overlayvfs.abi import NAME_MAX, PAGE_SIZE, ST_RDONLY, Dirent, Stat, StatVfs, oserror
-from overlayvfs.layers.base import Capabilities, Handle
+from overlayvfs.layers.base import Capabilities, Handle, UpperLayer
+from overlayvfs.layers.memory import MemoryLayer
 from overlayvfs.layers.pyfs import metadata
 from overlayvfs.layers.pyfs.backend import Backend
 from overlayvfs.layers.pyfs.handle import PyFsHandle
@@ -187,6 +188,12 @@ class PyFsLayer:
             if self.tree.has_work:
                 self.tree.sync()
                 self._remove_work()
+
+    def empty_twin(self, *, index: bool) -> UpperLayer:
+        """Return a memory layer: it holds the marks as the kernel spells them, and all else this one may be given."""
+        twin = MemoryLayer(name=f"{self.name} (copy)")
+        twin.prepare(index=index)
+        return twin
 
     def create(self, path: str, mode: int, uid: int, gid: int) -> Handle:
         with self.lock:
