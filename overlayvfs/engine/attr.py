@@ -85,10 +85,10 @@ def truncate(mnt: Mount, dentry: Dentry, size: int) -> None:
         handle.close()
 
 
-def empty(mnt: Mount, handle: Handle) -> None:
-    """Cut a file to nothing; unlike truncate(2), O_TRUNC makes the mtime fresh even where nothing is cut."""
+def resize(mnt: Mount, handle: Handle, size: int) -> None:
+    """Cut or grow an open file; unlike truncate(2), ftruncate(2) and O_TRUNC make the mtime fresh in any case."""
     st = handle.stat()
-    handle.truncate(0)
+    handle.truncate(size)
     drop_set_ids(mnt, handle)
     handle.utime(st.st_atime_ns, time.time_ns())
 

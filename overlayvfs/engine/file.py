@@ -23,7 +23,7 @@ from overlayvfs.abi import (
     oserror,
 )
 from overlayvfs.engine import xattr
-from overlayvfs.engine.attr import drop_set_ids
+from overlayvfs.engine.attr import drop_set_ids, resize
 from overlayvfs.engine.copy_up import copy_up
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.inode import Inode, attributes, mapped, real
@@ -160,8 +160,7 @@ class File:
             if size < 0 or self.inode is None or not self._may_write:
                 raise oserror(errno.EINVAL)
             self._mnt.writable_upper()
-            self.inode.data.truncate(size)
-            drop_set_ids(self._mnt, self.inode.data)
+            resize(self._mnt, self.inode.data, size)
 
     def listdir(self) -> list[Dirent]:
         """Return the directory's names as they were at the first call since open or rewind. EBADF ENOTDIR."""

@@ -16,7 +16,7 @@ from overlayvfs.abi import (
     O_WRONLY,
     oserror,
 )
-from overlayvfs.engine.attr import empty
+from overlayvfs.engine.attr import resize
 from overlayvfs.engine.copy_up import copy_up
 from overlayvfs.engine.create import create_file, create_tmpfile
 from overlayvfs.engine.dentry import Dentry
@@ -94,7 +94,7 @@ def _open_existing(mnt: Mount, dentry: Dentry, flags: int, *, must_be_dir: bool)
     inode = open_inode(mnt, dentry, writable=writes)
     try:
         if flags & O_TRUNC:
-            empty(mnt, inode.data)
+            resize(mnt, inode.data, 0)
         return File(mnt, dentry, flags, inode)
     except BaseException:
         inode.release()
