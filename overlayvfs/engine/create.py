@@ -9,7 +9,7 @@ from overlayvfs.engine.copy_up import copy_up, set_impure
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.lookup import upper_stat
 from overlayvfs.engine.mount import Mount
-from overlayvfs.engine.permission import may_create
+from overlayvfs.engine.permission import may_create, may_link
 from overlayvfs.engine.redirect import set_link_redirect
 from overlayvfs.engine.work import discard, set_opaque, staged
 from overlayvfs.layers.base import Handle, UpperLayer
@@ -165,12 +165,14 @@ def link(mnt: Mount, source: Dentry, parent: Dentry, name: str) -> None:
 
     Raises:
         EROFS: the mount has no upper.
+        EPERM: the source is neither the caller's nor a file it may read and write.
         ENOENT: the directory or the source was removed.
         EACCES: the directory is not the caller's to write.
         EPERM: the source is a directory, or the upper has no hard links.
 
     """
     upper = mnt.writable_upper()
+    may_link(mnt, source)
     may_create(mnt, parent)
     if source.is_dir:
         raise oserror(errno.EPERM)

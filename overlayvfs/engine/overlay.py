@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from overlayvfs.abi import PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs, oserror
@@ -16,7 +17,7 @@ from overlayvfs.engine.fork import Checkpoint
 from overlayvfs.engine.inode import attributes
 from overlayvfs.engine.mount import RAW, Credentials, Mount, Options, check_overlap
 from overlayvfs.engine.open import open_file
-from overlayvfs.engine.permission import READ, allowed, may
+from overlayvfs.engine.permission import READ, acting_as, allowed, may
 from overlayvfs.engine.readdir import list_dir, list_names
 from overlayvfs.engine.resolve import Last, Target, find, find_parent, last_component, read_link
 from overlayvfs.layers.base import Layer, Torn, UpperLayer
@@ -63,7 +64,12 @@ class Overlay:
     @property
     def credentials(self) -> Credentials:
         """Who calls: what permission checks and new objects go by; the superuser unless changed."""
-        return self._mnt.credentials
+        with self._mnt.lock:
+            return self._mnt.credentials
+
+    def as_mounter(self) -> AbstractContextManager[None]:
+        """Let the verbs of a block act with all rights, as an overlay acts on its layers whoever calls."""
+        return acting_as(self._mnt, Credentials())
 
     @property
     def options(self) -> Options:
@@ -209,10 +215,13 @@ class Overlay:
         with _Verb(self._mnt, path) as mnt:
             attr.utime(mnt, find(mnt, path, follow=follow), times_ns)
 
-    def access(self, path: str, mode: int, *, follow: bool = True) -> bool:
-        """Tell whether the caller may read (R_OK), write (W_OK), run or search (X_OK) an object (access(2))."""
+    def access(self, path: str, mode: int, *, effective_ids: bool = False, follow: bool = True) -> bool:
+        """Tell whether the caller may read (R_OK), write (W_OK), run or search (X_OK) an object (access(2)).
+
+        The question is what the real user may, which is the superuser; with `effective_ids`, what other verbs go by.
+        """
         try:
-            with _Verb(self._mnt, path) as mnt:
+            with _Verb(self._mnt, path) as mnt, acting_as(mnt, mnt.credentials if effective_ids else Credentials()):
                 dentry = find(mnt, path, follow=follow)
                 if mode & os.W_OK and mnt.read_only and dentry.kind in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
                     return False

@@ -6,6 +6,8 @@ does with its own rights. The superuser (uid 0, the default) has all capabilitie
 
 import errno
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from overlayvfs.abi import Stat, oserror
 from overlayvfs.engine.dentry import Dentry
@@ -13,6 +15,17 @@ from overlayvfs.engine.inode import attributes
 from overlayvfs.engine.mount import Credentials, Mount
 
 READ, WRITE, EXEC = 4, 2, 1
+
+
+@contextmanager
+def acting_as(mnt: Mount, who: Credentials) -> Iterator[None]:
+    """Let the verbs of the block act as somebody else; other threads wait until it ends."""
+    with mnt.lock:
+        caller, mnt.credentials = mnt.credentials, who
+        try:
+            yield
+        finally:
+            mnt.credentials = caller
 
 
 def allowed(who: Credentials, st: Stat, mask: int) -> bool:
@@ -49,6 +62,21 @@ def may_create(mnt: Mount, parent: Dentry) -> None:
         raise oserror(errno.ENOENT)
     if mnt.credentials.uid != 0:
         may(mnt, parent, WRITE | EXEC)
+
+
+def may_link(mnt: Mount, source: Dentry) -> None:
+    """Raise EPERM unless the caller may give an object further names (may_linkat).
+
+    The rule is that of fs.protected_hardlinks=1, which systems are set up with: what is not one's own only if it is a
+    regular file one may read and write, and nobody gains rights by it.
+    """
+    st = attributes(mnt, source)
+    if owns(mnt, st):
+        return
+    mode = st.st_mode
+    gives_rights = bool(mode & stat.S_ISUID) or mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID | stat.S_IXGRP
+    if not source.is_file or gives_rights or not allowed(mnt.credentials, st, READ | WRITE):
+        raise oserror(errno.EPERM)
 
 
 def may_delete(mnt: Mount, parent: Dentry, victim: Dentry, *, is_dir: bool) -> None:
@@ -95,6 +123,9 @@ def check_chown(mnt: Mount, st: Stat, uid: int, gid: int) -> None:
     who = mnt.credentials
     if who.uid == 0:
         return
+    if who.uid != st.st_uid and mode_after_chown(who, st) is not None:
+        # Even where nothing else changes, set-id bits go, and that takes the owner.
+        raise oserror(errno.EPERM)
     keeps_owner = uid == -1 or (uid == st.st_uid and who.uid == st.st_uid)
     takes_own_group = gid == -1 or (who.uid == st.st_uid and (gid == st.st_gid or who.is_member(gid)))
     if not (keeps_owner and takes_own_group):

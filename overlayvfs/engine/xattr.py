@@ -99,13 +99,20 @@ def remove(mnt: Mount, dentry: Dentry, name: str) -> None:
 def permit(mnt: Mount, kind: int, st: Stat, name: str, *, writing: bool) -> None:
     """Check the rules of the name's namespace for an object of this kind and attributes (xattr_permission)."""
     refusal = errno.EPERM if writing else errno.ENODATA
+    who = mnt.credentials
+    if name.startswith(("security.", "system.")):
+        if writing and who.uid != 0:
+            raise oserror(errno.EPERM)
+        return
     if name.startswith("trusted."):
-        if mnt.credentials.uid != 0:
+        if who.uid != 0:
             raise oserror(refusal)
-    elif name.startswith("user."):
+        return
+    if name.startswith("user."):
         if kind not in (stat.S_IFREG, stat.S_IFDIR):
             raise oserror(refusal)
         if writing and kind == stat.S_IFDIR and st.st_mode & stat.S_ISVTX and not owns(mnt, st):
             raise oserror(errno.EPERM)
-        if not allowed(mnt.credentials, st, WRITE if writing else READ):
-            raise oserror(errno.EACCES)
+    # Asked for names of no known namespace too, before their layer refuses them.
+    if not allowed(who, st, WRITE if writing else READ):
+        raise oserror(errno.EACCES)

@@ -17,17 +17,21 @@ from overlayvfs.layers.base import Capabilities, Handle
 
 
 class OverlayLayer:
-    """A `Layer` over an open overlay, or over the directory `root` of it ("" is all of it)."""
+    """A `Layer` over an open overlay, or over the directory `root` of it ("" is all of it).
+
+    It acts with the mounter's rights, whoever calls that overlay at the time ("Permission model").
+    """
 
     capabilities: Final = Capabilities()
 
     def __init__(self, overlay: Overlay, name: str, root: str = "") -> None:
         """Raise ENOENT or ENOTDIR unless `root` is a directory."""
-        if not stat.S_ISDIR(overlay.stat(root or "/").st_mode):
-            raise oserror(errno.ENOTDIR, root)
         self.name = f"{name}{root}"
         self._overlay = overlay
         self._root = root
+        with overlay.as_mounter():
+            if not stat.S_ISDIR(overlay.stat(root or "/").st_mode):
+                raise oserror(errno.ENOTDIR, root)
 
     def identity(self) -> Hashable:
         return self._overlay, self._root
@@ -37,30 +41,36 @@ class OverlayLayer:
         return [(self._overlay, "/".join(names[:count])) for count in range(len(names), 0, -1)]
 
     def lstat(self, path: str) -> Stat:
-        return self._overlay.stat(self._at(path), follow=False)
+        with self._overlay.as_mounter():
+            return self._overlay.stat(self._at(path), follow=False)
 
     def names(self, path: str) -> Collection[str] | None:
         """Return None: what listing a merged directory costs depends on all that is below."""
         return None
 
     def listdir(self, path: str) -> list[Dirent]:
-        return self._overlay.listdir(self._at(path))
+        with self._overlay.as_mounter():
+            return self._overlay.listdir(self._at(path))
 
     def readlink(self, path: str) -> str:
-        return self._overlay.readlink(self._at(path))
+        with self._overlay.as_mounter():
+            return self._overlay.readlink(self._at(path))
 
     def getxattr(self, path: str, name: str) -> bytes:
-        return self._overlay.getxattr(self._at(path), name, follow=False)
+        with self._overlay.as_mounter():
+            return self._overlay.getxattr(self._at(path), name, follow=False)
 
     def listxattr(self, path: str) -> list[str]:
-        return self._overlay.listxattr(self._at(path), follow=False)
+        with self._overlay.as_mounter():
+            return self._overlay.listxattr(self._at(path), follow=False)
 
     def open(self, path: str, *, writable: bool = False) -> Handle:
         mode = self.lstat(path).st_mode
         if writable:
             raise oserror(errno.EISDIR if stat.S_ISDIR(mode) else errno.EROFS, path)
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-            return _FileHandle(self._overlay.open(self._at(path), abi.O_RDONLY | abi.O_NOFOLLOW))
+            with self._overlay.as_mounter():
+                return _FileHandle(self._overlay, self._overlay.open(self._at(path), abi.O_RDONLY | abi.O_NOFOLLOW))
         return _NodeHandle(self, path)
 
     def file_handle(self, path: str) -> bytes | None:
@@ -72,7 +82,8 @@ class OverlayLayer:
         return None
 
     def statvfs(self) -> StatVfs:
-        return self._overlay.statvfs(self._at(""))
+        with self._overlay.as_mounter():
+            return self._overlay.statvfs(self._at(""))
 
     def close(self) -> None:
         """Do nothing: the overlay was given."""
@@ -84,7 +95,8 @@ class OverlayLayer:
 class _FileHandle(ReadOnlyHandle):
     """A regular file or directory of the merged tree."""
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, overlay: Overlay, file: File) -> None:
+        self._overlay = overlay
         self._file = file
 
     def pread(self, size: int, offset: int) -> bytes:
@@ -97,10 +109,12 @@ class _FileHandle(ReadOnlyHandle):
         return self._file.stat()
 
     def getxattr(self, name: str) -> bytes:
-        return self._file.getxattr(name)
+        with self._overlay.as_mounter():
+            return self._file.getxattr(name)
 
     def listxattr(self) -> list[str]:
-        return self._file.listxattr()
+        with self._overlay.as_mounter():
+            return self._file.listxattr()
 
     def close(self) -> None:
         self._file.close()

@@ -166,9 +166,10 @@ class OsModule:
         return stat_result(self._overlay.stat(osargs.path_text("lstat", path), follow=False))
 
     def access(self, path: Path, mode: int, *, effective_ids: bool = False, follow_symlinks: bool = True) -> bool:
-        """Tell whether the caller may; there is but one identity, so `effective_ids` changes nothing."""
+        """Tell whether the real user may, which stays root whatever `seteuid` says; or the effective one."""
+        where = osargs.path_text("access", path)
         try:
-            return self._overlay.access(osargs.path_text("access", path), mode, follow=follow_symlinks)
+            return self._overlay.access(where, mode, effective_ids=effective_ids, follow=follow_symlinks)
         except OSError:
             return False
 
