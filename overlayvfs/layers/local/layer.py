@@ -175,7 +175,11 @@ class LocalLayer:
                     return act()
             except OSError as second:
                 error = second
-        raise self._explained(error, *paths) from None
+        try:
+            raise self._explained(error, *paths) from None
+        finally:
+            # An error refers to this frame: held by it, both would wait for a collector, and all callers with them.
+            del error
 
     def _explained(self, error: OSError, path: str, path2: str | None = None) -> OSError:
         if error.errno in _UNUSUAL:

@@ -1,0 +1,253 @@
+"""Forks and checkpoints: one overlay from now on two, or what it was again.
+
+A fork is not observable: it has the parent's lowers and all that is known of them, an upper of its own that equals
+the parent's, and the same device and inode numbers. Linux has no such thing; a fork is what the kernel would have
+made of a full copy.
+"""
+
+import errno
+import stat
+from collections import ChainMap
+from collections.abc import Mapping
+from dataclasses import replace
+from weakref import WeakValueDictionary
+
+from overlayvfs.abi import RENAME_EXCHANGE, oserror
+from overlayvfs.engine.copy_up import keep_what_fits
+from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.duplicate import Pair, duplicate
+from overlayvfs.engine.inode import real
+from overlayvfs.engine.lookup import upper_stat
+from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.work import discard, temp_path
+from overlayvfs.layers.base import INDEX, CopiedLayer, SnapshotLayer, UpperLayer
+
+
+class Checkpoint:
+    """What an overlay's upper held at one moment. It stays until it is dropped."""
+
+    def __init__(self, mnt: Mount) -> None:
+        self.mnt = mnt
+        """A mount nobody writes to, equal to the overlay then."""
+
+    def __del__(self) -> None:
+        self.mnt.close()
+
+
+def fork(mnt: Mount) -> Mount:
+    """Return an independent overlay that equals this one now, open files left out.
+
+    Constant time on uppers with snapshots (memory), whatever they hold. Other uppers are copied, which takes time
+    and space proportional to what they hold; where the host can, contents share their blocks.
+
+    Raises:
+        EINVAL: there is no place for the copy.
+        ENOSPC, EIO: the copy failed; nothing is left of it.
+
+    """
+    with mnt.lock:
+        child = _twin(mnt)
+        child.register()
+        return child
+
+
+def checkpoint(mnt: Mount) -> Checkpoint:
+    """Return what the overlay is now, to compare with and go back to. Costs and errnos as `fork`."""
+    with mnt.lock:
+        return Checkpoint(_twin(mnt))
+
+
+def lowers_alone(mnt: Mount) -> Mount:
+    """Return a read-only mount of what the lowers show without the upper, with this mount's numbers."""
+    return _sibling(mnt, None)
+
+
+def _sibling(mnt: Mount, upper: UpperLayer | None) -> Mount:
+    """Return a mount over the same lowers that shows the same device numbers."""
+    twin = Mount((), upper, mnt.options, mnt.lowers)
+    twin.dev = mnt.dev
+    twin.credentials = replace(mnt.credentials)
+    twin.share_devices(mnt)
+    return twin
+
+
+def _twin(mnt: Mount) -> Mount:
+    upper = mnt.upper
+    if upper is None:
+        return _sibling(mnt, None)
+    if isinstance(upper, SnapshotLayer):
+        twin = _sibling(mnt, upper.snapshot())
+        twin.upper_numbers = mnt.upper_numbers
+        # Both go on from what is known up to here, neither sees what the other adds.
+        if mnt.origins.maps[0]:
+            mnt.origins = mnt.origins.new_child()
+        twin.origins = mnt.origins.parents.new_child()
+        twin.temp_count, twin.whiteout = mnt.temp_count, mnt.whiteout
+    else:
+        twin = _copied_twin(mnt, upper)
+    twin.owns_upper = True
+    twin.torn = mnt.torn
+    return twin
+
+
+def _copied_twin(mnt: Mount, upper: UpperLayer) -> Mount:
+    if not isinstance(upper, CopiedLayer):
+        raise oserror(errno.EOPNOTSUPP, reason=f"{upper.name} can be neither snapshotted nor copied: no fork")
+    copy = upper.empty_twin(index=mnt.has_index)
+    try:
+        numbers = duplicate(upper, copy, [("", ""), *_index_pair(mnt, INDEX)])
+    except BaseException:
+        copy.close()
+        raise
+    twin = _sibling(mnt, copy)
+    _take_numbers(twin, numbers, mnt)
+    return twin
+
+
+def _index_pair(mnt: Mount, place: str) -> list[Pair]:
+    return [(INDEX, place)] if mnt.has_index else []
+
+
+def _take_numbers(mnt: Mount, numbers: Mapping[int, int], then: Mount) -> None:
+    """Let copies show the numbers, and have the origins, that their originals had in `then`."""
+    mnt.upper_numbers = _permutation({new: then.upper_numbers.get(old, old) for new, old in numbers.items()})
+    origins = {new: then.origins[old] for new, old in numbers.items() if old in then.origins}
+    mnt.origins = ChainMap(origins)
+
+
+def _permutation(numbers: Mapping[int, int]) -> dict[int, int]:
+    """Return `numbers` completed so that no two objects, later ones included, ever show the same."""
+    complete = dict(numbers)
+    sources = {shown: own for own, shown in numbers.items()}
+    for shown in numbers.values():
+        if shown not in numbers:
+            # A later object may be given this number for its own: it shows the one that is free in exchange.
+            free = shown
+            while free in sources:
+                free = sources[free]
+            complete[shown] = free
+    return {own: shown for own, shown in complete.items() if own != shown}
+
+
+def rollback(mnt: Mount, to: Checkpoint) -> None:
+    """Make the overlay what it was at a checkpoint of it, or of one it is a fork of.
+
+    The upper's tree is made anew beside the present one, in time and space proportional to its objects (contents
+    shared where the upper can), and put in its place name by name. Files open in the upper keep what they have,
+    as after unlink(2).
+
+    Raises:
+        EINVAL: the checkpoint is of an overlay with other lowers.
+        EROFS: the upper can't be relied on any more.
+        ENOSPC, EIO: the overlay is as it was before.
+
+    """
+    with mnt.lock:
+        then = to.mnt
+        if then.lowers is not mnt.lowers or (then.upper is None) != (mnt.upper is None):
+            raise oserror(errno.EINVAL, reason="the checkpoint is of another overlay")
+        if mnt.upper is None:
+            return
+        assert then.upper is not None
+        _restore(mnt, mnt.writable_upper(), then, then.upper)
+
+
+def _restore(mnt: Mount, upper: UpperLayer, then: Mount, source: UpperLayer) -> None:
+    staged, staged_index = temp_path(mnt), temp_path(mnt)
+    try:
+        root = source.lstat("")
+        upper.mkdir(staged, stat.S_IMODE(root.st_mode), root.st_uid, root.st_gid)
+        pairs: list[Pair] = [("", staged)]
+        if mnt.has_index:
+            upper.mkdir(staged_index, 0o700, 0, 0)
+            pairs += _index_pair(then, staged_index)
+        numbers = duplicate(source, upper, pairs)
+        _keep_for_descriptors(mnt)
+        swap = _Swap(mnt, upper)
+        try:
+            swap.contents(staged, "")
+            if mnt.has_index:
+                swap.contents(staged_index, INDEX)
+            _copy_root(upper, staged, "")
+        except BaseException:
+            swap.undo()
+            raise
+    finally:
+        discard(upper, staged)
+        discard(upper, staged_index)
+    # Committed: the upper holds what it held.
+    swap.clear()
+    forget_names(mnt)
+    _take_numbers(mnt, numbers, then)
+
+
+def forget_names(mnt: Mount) -> None:
+    """Look every name up anew from now on: the upper was changed behind the dentries."""
+    mnt.root.forget_below()
+    mnt.root.impure = False
+    # What is open stays open, but is no name's inode any more.
+    mnt.inodes = WeakValueDictionary()
+
+
+def _keep_for_descriptors(mnt: Mount) -> None:
+    """Give the descriptors that go by a name the object itself: the name is about to go."""
+    pending: list[Dentry] = [mnt.root]
+    while pending:
+        for child in pending.pop().children.values():
+            if child is None:
+                continue
+            pending.append(child)
+            if child.descriptors and child.ghost is None:
+                layer, path = real(mnt, child)
+                child.ghost = layer.open(path)
+
+
+class _Swap:
+    """Puts new names in the place of old ones, each in one step, and takes all of it back if one fails."""
+
+    def __init__(self, mnt: Mount, upper: UpperLayer) -> None:
+        self._mnt = mnt
+        self._upper = upper
+        self._aside: list[str] = []
+        self._undo: list[tuple[str, str, int]] = []
+
+    def contents(self, new: str, old: str) -> None:
+        """Let directory `old` hold what `new` holds, and the other way round as far as names are in both."""
+        upper = self._upper
+        names = [entry.d_name for entry in upper.listdir(new)]
+        for name in [entry.d_name for entry in upper.listdir(old)]:
+            if name not in names:
+                aside = temp_path(self._mnt)
+                self._aside.append(aside)
+                self._rename(f"{old}/{name}", aside, 0)
+        for name in names:
+            replaces = upper_stat(upper, f"{old}/{name}") is not None
+            self._rename(f"{new}/{name}", f"{old}/{name}", RENAME_EXCHANGE if replaces else 0)
+
+    def _rename(self, src: str, dst: str, flags: int) -> None:
+        self._upper.rename(src, dst, flags)
+        self._undo.append((dst, src, flags))
+
+    def undo(self) -> None:
+        """Take everything back."""
+        while self._undo:
+            self._upper.rename(*self._undo.pop())
+
+    def clear(self) -> None:
+        """Remove what was put aside."""
+        for path in self._aside:
+            discard(self._upper, path)
+
+
+def _copy_root(upper: UpperLayer, src: str, dst: str) -> None:
+    """Give one directory of the upper all attributes of another."""
+    st = upper.lstat(src)
+    wanted = upper.listxattr(src)
+    for name in upper.listxattr(dst):
+        if name not in wanted:
+            keep_what_fits(upper.removexattr, dst, name)
+    for name in wanted:
+        keep_what_fits(upper.setxattr, dst, name, upper.getxattr(src, name))
+    keep_what_fits(upper.chown, dst, st.st_uid, st.st_gid)
+    keep_what_fits(upper.chmod, dst, stat.S_IMODE(st.st_mode))
+    keep_what_fits(upper.utime, dst, st.st_atime_ns, st.st_mtime_ns)
