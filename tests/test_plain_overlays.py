@@ -80,6 +80,9 @@ LATE = [pytest.param(False, id="undone"), pytest.param(True, id="done", marks=py
 
 UNION: dict[str, Callable[[Any], object]] = {
     "open a lower file for writing": lambda os_: os_.close(os_.open("/d/e/f", os.O_WRONLY | os.O_APPEND)),
+    "open a lower file to empty it": lambda os_: os_.close(os_.open("/d/e/f", os.O_WRONLY | os.O_TRUNC)),
+    "cut a lower file": lambda os_: os_.truncate("/d/e/f", 2),
+    "grow a lower file": lambda os_: os_.truncate("/d/e/f", 9),
     "make a file": lambda os_: os_.close(os_.open("/d/new", os.O_CREAT | os.O_EXCL | os.O_WRONLY)),
     "make a file over a whiteout": lambda os_: os_.close(os_.open("/gone", os.O_CREAT | os.O_EXCL | os.O_WRONLY)),
     "make a directory": lambda os_: os_.mkdir("/d/new"),

@@ -5,7 +5,7 @@ import stat
 import time
 
 from overlayvfs.abi import oserror
-from overlayvfs.engine.copy_up import copy_up
+from overlayvfs.engine.copy_up import can_resize, copy_up
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.inode import attributes
 from overlayvfs.engine.mount import Mount
@@ -72,15 +72,15 @@ def truncate(mnt: Mount, dentry: Dentry, size: int) -> None:
         raise oserror(errno.EINVAL)
     mnt.writable_upper()
     may(mnt, dentry, WRITE)
-    # Copying no more than will stay must not show: Linux copies all and then cuts, which makes the mtime fresh.
-    cut_early = not dentry.has_upper and attributes(mnt, dentry).st_size > 0
-    upper = copy_up(mnt, dentry, size=size, data=True)
+    # An empty file cut to nothing is not changed: its layer says what truncate(2) does to the times then.
+    if can_resize(mnt, dentry) and (size or attributes(mnt, dentry).st_size):
+        copy_up(mnt, dentry, size=size, data=True)
+        return
+    upper = copy_up(mnt, dentry, data=True)
     handle = upper.open(dentry.path, writable=True)
     try:
         handle.truncate(size)
         drop_set_ids(mnt, handle)
-        if cut_early:
-            handle.utime(handle.stat().st_atime_ns, time.time_ns())
     finally:
         handle.close()
 

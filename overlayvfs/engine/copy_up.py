@@ -6,6 +6,7 @@ one before. What the upper can't hold (an owner, an attribute) is left out, as c
 
 import errno
 import stat
+import time
 from collections.abc import Callable
 
 from overlayvfs.abi import SEEK_DATA, SEEK_HOLE, Stat, oserror
@@ -14,6 +15,7 @@ from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.inode import Inode, inode_key, is_metacopy, live_inode, real
 from overlayvfs.engine.lowers import LowerDir, LowerFile
 from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.permission import mode_after_write
 from overlayvfs.engine.work import staged
 from overlayvfs.layers.base import Handle, Layer, UpperLayer
 from overlayvfs.marks import MarkNames
@@ -27,7 +29,8 @@ _DOES_NOT_FIT = (errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.ENOSYS)
 def copy_up(mnt: Mount, dentry: Dentry, *, size: int | None = None, data: bool = False) -> UpperLayer:
     """See to it that `dentry` and all above it are in the upper (ovl_copy_up_flags).
 
-    `size` cuts the copy of a regular file (O_TRUNC: 0); `data` asks for contents even with metacopy=on.
+    `data` asks for contents even with metacopy=on. `size` has a regular file shown as truncate(2) then leaves it,
+    with no moment at which it shows otherwise; only where `can_resize`.
 
     Raises:
         EROFS: the mount has no upper.
@@ -42,12 +45,17 @@ def copy_up(mnt: Mount, dentry: Dentry, *, size: int | None = None, data: bool =
         assert dentry.parent is not None
         copy_up(mnt, dentry.parent)
         if index.wants_index(mnt, dentry):
-            _copy_up_indexed(mnt, upper, dentry, size)
+            _copy_up_indexed(mnt, upper, dentry)
         else:
             _copy_up_one(mnt, upper, dentry, size, data)
     if data and is_metacopy(mnt, dentry):
-        copy_up_data(mnt, upper, dentry, size)
+        copy_up_data(mnt, upper, dentry)
     return upper
+
+
+def can_resize(mnt: Mount, dentry: Dentry) -> bool:
+    """Tell whether copying a regular file up may cut or grow it: nobody else has the copy before it shows."""
+    return not dentry.has_upper and not index.wants_index(mnt, dentry)
 
 
 def _copy_up_one(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None, data: bool) -> None:
@@ -131,15 +139,11 @@ def _make_copy(
     if stat.S_ISREG(st.st_mode):
         handle = _create_file(upper, temp, mode, st)
         try:
-            length = st.st_size if size is None else min(size, st.st_size)
             if metacopy:
-                handle.truncate(length)
+                handle.truncate(st.st_size)
                 upper.setxattr(temp, mnt.marks.metacopy, b"")
-            elif length and isinstance(lower, LowerFile):
-                number, data_path = lower.data_part
-                _copy_data(upper, mnt.lowers.layer(number), data_path, handle, length)
-                if not mnt.options.volatile:
-                    handle.sync()
+            elif isinstance(lower, LowerFile):
+                _fill(mnt, upper, lower, handle, st.st_size, st.st_size if size is None else size)
         except BaseException:
             handle.close()
             raise
@@ -151,12 +155,30 @@ def _make_copy(
     else:
         _with_owner(st, lambda uid, gid: upper.mknod(temp, st.st_mode, st.st_rdev, uid, gid))
     try:
-        _copy_attributes(mnt.marks, upper, layer, lower_path, temp, st)
+        _copy_attributes(mnt.marks, upper, layer, lower_path, temp, st if size is None else _as_written(mnt, st))
     except BaseException:
         if handle is not None:
             handle.close()
         raise
     return handle
+
+
+def _fill(mnt: Mount, upper: UpperLayer, lower: LowerFile, handle: Handle, has: int, size: int) -> None:
+    """Give an empty copy the first `size` of the `has` bytes of a lower file, and a hole where it has fewer."""
+    length = min(has, size)
+    if length:
+        number, path = lower.data_part
+        _copy_data(upper, mnt.lowers.layer(number), path, handle, length)
+    if size > length:
+        handle.truncate(size)
+    if size and not mnt.options.volatile:
+        handle.sync()
+
+
+def _as_written(mnt: Mount, st: Stat) -> Stat:
+    """Return a file's attributes as they are after somebody changed its data."""
+    mode = mode_after_write(mnt.credentials, st) if mnt.credentials.uid != 0 else None
+    return st._replace(st_mode=st.st_mode if mode is None else mode, st_mtime_ns=time.time_ns())
 
 
 def _create_file(upper: UpperLayer, temp: str, mode: int, st: Stat) -> Handle:
@@ -247,7 +269,7 @@ def _next_hole(src: Handle, at: int, size: int) -> int:
         return size
 
 
-def copy_up_data(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None) -> None:
+def copy_up_data(mnt: Mount, upper: UpperLayer, dentry: Dentry) -> None:
     """Give a metacopy file its contents (ovl_copy_up_meta_inode_data; KB 12.4, 12.5)."""
     lower = dentry.lower
     assert isinstance(lower, LowerFile)
@@ -255,14 +277,8 @@ def copy_up_data(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None
     st = upper.lstat(dentry.path)
     handle = upper.open(dentry.path, writable=True)
     try:
-        length = st.st_size if size is None else min(size, st.st_size)
-        if length:
-            number, data_path = lower.data_part
-            _copy_data(upper, mnt.lowers.layer(number), data_path, handle, length)
-            if not mnt.options.volatile:
-                handle.sync()
-        elif size is not None:
-            handle.truncate(length)
+        # All of it, even if it is about to be cut: until the mark is gone, the file shows its size and the lower's data.
+        _fill(mnt, upper, lower, handle, st.st_size, st.st_size)
         upper.removexattr(dentry.path, mnt.marks.metacopy)
     except BaseException:
         handle.close()
@@ -275,13 +291,13 @@ def copy_up_data(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None
         inode.replace(handle, handle, writable=True)
 
 
-def _copy_up_indexed(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None) -> None:
+def _copy_up_indexed(mnt: Mount, upper: UpperLayer, dentry: Dentry) -> None:
     """Copy one of several lower hard links up: into the index, then link it into place (ovl_link_up; KB 11.7)."""
     lower, parent = dentry.lower, dentry.parent
     assert isinstance(lower, LowerFile) and parent is not None
     entry = index.entry_path(mnt, lower)
     if entry is None:
-        _copy_up_one(mnt, upper, dentry, size, data=True)
+        _copy_up_one(mnt, upper, dentry, None, data=True)
         return
     inode = live_inode(mnt, dentry)
     handle: Handle | None = None
@@ -289,7 +305,7 @@ def _copy_up_indexed(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | 
     if index.find(mnt, lower) is None:
         layer = mnt.lowers.layer(lower.layer)
         with staged(mnt, upper) as temp:
-            handle = _make_copy(mnt, upper, lower, lower.stat, layer, lower.path, temp, size=size, metacopy=False)
+            handle = _make_copy(mnt, upper, lower, lower.stat, layer, lower.path, temp, size=None, metacopy=False)
             try:
                 _set_origin(mnt, upper, temp, layer, lower.path)
                 upper.setxattr(temp, mnt.marks.nlink, f"U+{union - 1}".encode())

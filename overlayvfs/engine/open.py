@@ -17,7 +17,7 @@ from overlayvfs.abi import (
     oserror,
 )
 from overlayvfs.engine.attr import resize
-from overlayvfs.engine.copy_up import copy_up
+from overlayvfs.engine.copy_up import can_resize, copy_up
 from overlayvfs.engine.create import create_file, create_tmpfile
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.file import File
@@ -89,11 +89,15 @@ def _open_existing(mnt: Mount, dentry: Dentry, flags: int, *, must_be_dir: bool)
     _check_may_open(mnt, dentry, flags, must_be_dir=must_be_dir, writes=writes)
     if flags & O_PATH or dentry.is_dir:
         return File(mnt, dentry, flags, None)
-    if writes:
-        copy_up(mnt, dentry, size=0 if flags & O_TRUNC else None, data=True)
+    empties = bool(flags & O_TRUNC)
+    if empties and can_resize(mnt, dentry):
+        copy_up(mnt, dentry, size=0, data=True)
+        empties = False
+    elif writes:
+        copy_up(mnt, dentry, data=True)
     inode = open_inode(mnt, dentry, writable=writes)
     try:
-        if flags & O_TRUNC:
+        if empties:
             resize(mnt, inode.data, 0)
         return File(mnt, dentry, flags, inode)
     except BaseException:
