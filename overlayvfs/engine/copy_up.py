@@ -8,6 +8,7 @@ import errno
 import stat
 import time
 from collections.abc import Callable
+from functools import partial
 
 from overlayvfs.abi import SEEK_DATA, SEEK_HOLE, Stat, oserror
 from overlayvfs.engine import index
@@ -44,28 +45,34 @@ def copy_up(mnt: Mount, dentry: Dentry, *, size: int | None = None, data: bool =
             raise oserror(errno.EEXIST, reason="the name was removed before anything was copied up")
         assert dentry.parent is not None
         copy_up(mnt, dentry.parent)
-        if index.wants_index(mnt, dentry):
-            _copy_up_indexed(mnt, upper, dentry)
+        lower = dentry.lower_file
+        entry = index.entry_path(mnt, lower) if lower is not None and index.wants_index(mnt, dentry) else None
+        if entry is None or lower is None:
+            _copy_up_one(mnt, upper, dentry, size, data, None)
         else:
-            _copy_up_one(mnt, upper, dentry, size, data)
+            if index.find(mnt, lower) is None:
+                _copy_up_one(mnt, upper, dentry, size, data, entry)
+            _link_up(mnt, upper, dentry, entry)
     if data and is_metacopy(mnt, dentry):
         copy_up_data(mnt, upper, dentry)
     return upper
 
 
 def can_resize(mnt: Mount, dentry: Dentry) -> bool:
-    """Tell whether copying a regular file up may cut or grow it: nobody else has the copy before it shows."""
+    """Tell whether copy_up can show a regular file at another size at once: no name of it is in the upper yet."""
     return not dentry.has_upper and not index.wants_index(mnt, dentry)
 
 
-def _copy_up_one(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None, data: bool) -> None:
-    """Copy one object whose parent is in the upper (ovl_do_copy_up)."""
+def _copy_up_one(
+    mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None, data: bool, entry: str | None
+) -> None:
+    """Copy one object whose parent is in the upper to its place there or to its index `entry` (ovl_do_copy_up)."""
     assert dentry.parent is not None and dentry.lower is not None
     lower = dentry.lower
     st = mnt.lowers.stat_of(lower)
     layer, lower_path = real(mnt, dentry)
     metacopy = mnt.options.metacopy and dentry.is_file and not data and size is None
-    keeps_origin = dentry.is_dir or st.st_nlink == 1
+    keeps_origin = dentry.is_dir or st.st_nlink == 1 or entry is not None
     inode = live_inode(mnt, dentry)
     handle: Handle | None = None
     with staged(mnt, upper) as temp:
@@ -74,13 +81,17 @@ def _copy_up_one(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None
             origin = _set_origin(mnt, upper, temp, layer, lower_path) if keeps_origin else None
             if origin == b"" and isinstance(lower, LowerFile):
                 mnt.origins[upper.lstat(temp).st_ino] = lower
-            _show(mnt, upper, dentry, temp)
+            if entry is None:
+                _show(mnt, upper, dentry, partial(upper.rename, temp, dentry.path))
+            else:
+                index.store_nlink(mnt, upper, temp, st.st_nlink)
+                upper.rename(temp, entry)
         except BaseException:
             if handle is not None:
                 handle.close()
             raise
-    # Committed: the upper shows the copy.
-    dentry.has_upper = True
+    # Committed: the upper shows the copy or, indexed, every name of it does.
+    dentry.has_upper = entry is None
     dentry.metacopy = metacopy
     if not keeps_origin and not metacopy:
         dentry.lower = None
@@ -88,13 +99,24 @@ def _copy_up_one(mnt: Mount, upper: UpperLayer, dentry: Dentry, size: int | None
         _hand_over(mnt, upper, dentry, inode, handle)
 
 
-def _show(mnt: Mount, upper: UpperLayer, dentry: Dentry, temp: str) -> None:
-    """Put the copy in its place; the parent is marked impure and keeps its times (KB 5.3, 5.5)."""
+def _link_up(mnt: Mount, upper: UpperLayer, dentry: Dentry, entry: str) -> None:
+    """Show one of several lower hard links in the upper: a link of their index entry (ovl_link_up; KB 11.7)."""
+    metacopy = is_metacopy(mnt, dentry)
+    union = index.nlink(mnt, dentry, upper.lstat(entry).st_nlink)
+    # Until the name is there its link is counted below; a crash between the two leaves the count one too high.
+    _show(mnt, upper, dentry, partial(upper.link, entry, dentry.path))
+    # Committed: the name is a link of the index entry.
+    dentry.has_upper, dentry.metacopy = True, metacopy
+    index.store_nlink(mnt, upper, entry, union)
+
+
+def _show(mnt: Mount, upper: UpperLayer, dentry: Dentry, commit: Callable[[], None]) -> None:
+    """Put the copy in its place by `commit`; the parent is marked impure and keeps its times (KB 5.3, 5.5)."""
     parent = dentry.parent
     assert parent is not None
     set_impure(mnt, upper, parent)
     before = upper.lstat(parent.path)
-    upper.rename(temp, dentry.path)
+    commit()
     # Committed. A parent left with a fresh mtime is no reason to fail.
     try:
         upper.utime(parent.path, before.st_atime_ns, before.st_mtime_ns)
@@ -167,7 +189,7 @@ def _fill(mnt: Mount, upper: UpperLayer, lower: LowerFile, handle: Handle, has: 
     """Give an empty copy the first `size` of the `has` bytes of a lower file, and a hole where it has fewer."""
     length = min(has, size)
     if length:
-        number, path = lower.data_part
+        number, path = mnt.lowers.data_of(lower)
         _copy_data(upper, mnt.lowers.layer(number), path, handle, length)
     if size > length:
         handle.truncate(size)
@@ -289,39 +311,3 @@ def copy_up_data(mnt: Mount, upper: UpperLayer, dentry: Dentry) -> None:
         handle.close()
     else:
         inode.replace(handle, handle, writable=True)
-
-
-def _copy_up_indexed(mnt: Mount, upper: UpperLayer, dentry: Dentry) -> None:
-    """Copy one of several lower hard links up: into the index, then link it into place (ovl_link_up; KB 11.7)."""
-    lower, parent = dentry.lower, dentry.parent
-    assert isinstance(lower, LowerFile) and parent is not None
-    entry = index.entry_path(mnt, lower)
-    if entry is None:
-        _copy_up_one(mnt, upper, dentry, None, data=True)
-        return
-    inode = live_inode(mnt, dentry)
-    handle: Handle | None = None
-    union = index.nlink(mnt, dentry, lower.stat.st_nlink)
-    if index.find(mnt, lower) is None:
-        layer = mnt.lowers.layer(lower.layer)
-        with staged(mnt, upper) as temp:
-            handle = _make_copy(mnt, upper, lower, lower.stat, layer, lower.path, temp, size=None, metacopy=False)
-            try:
-                _set_origin(mnt, upper, temp, layer, lower.path)
-                upper.setxattr(temp, mnt.marks.nlink, f"U+{union - 1}".encode())
-                upper.rename(temp, entry)
-            except BaseException:
-                if handle is not None:
-                    handle.close()
-                raise
-    else:
-        union = index.nlink(mnt, dentry, upper.lstat(entry).st_nlink)
-    set_impure(mnt, upper, parent)
-    before = upper.lstat(parent.path)
-    upper.link(entry, dentry.path)
-    # Committed: the name is a link of the index entry.
-    dentry.has_upper = True
-    index.store_nlink(mnt, upper, dentry.path, union)
-    upper.utime(parent.path, before.st_atime_ns, before.st_mtime_ns)
-    if handle is not None:
-        _hand_over(mnt, upper, dentry, inode, handle)

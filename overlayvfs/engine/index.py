@@ -5,50 +5,84 @@ by its file handle in hexadecimal. The names in the upper are hard links of that
 says how the overlay's link count differs from the upper inode's own.
 """
 
+import errno
+import stat
+
+from overlayvfs.abi import Stat, is_whiteout, oserror
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.lowers import LowerFile, get_mark
+from overlayvfs.engine.lowers import LowerFile, get_mark, has_metacopy
 from overlayvfs.engine.mount import Mount
 from overlayvfs.layers.base import INDEX, UpperLayer
-from overlayvfs.marks import format_nlink, parse_nlink
+from overlayvfs.marks import format_nlink, parse_nlink, parse_redirect
 
 
 def wants_index(mnt: Mount, dentry: Dentry) -> bool:
     """Tell whether this name is one of several lower hard links and they are to stay one (ovl_need_index)."""
     lower = dentry.lower_file
-    return mnt.has_index and lower is not None and lower.stat.st_nlink > 1 and dentry.is_file
+    return mnt.has_index and lower is not None and lower.stat.st_nlink > 1
 
 
 def entry_path(mnt: Mount, lower: LowerFile) -> str | None:
     """Return where the index entry of a lower inode is or would be; None if its layer gives no handles."""
-    handle = mnt.lowers.layer(lower.layer).file_handle(lower.path) if lower.path else None
+    handle = lower.handle or mnt.lowers.layer(lower.layer).file_handle(lower.path)
     return None if handle is None else f"{INDEX}/{handle.hex()}"
 
 
 def find(mnt: Mount, lower: LowerFile) -> str | None:
     """Return the path of a lower inode's index entry, None if it was never copied up."""
-    assert mnt.upper is not None
     path = entry_path(mnt, lower)
-    if path is None:
-        return None
+    return None if path is None or _entry_stat(mnt, path) is None else path
+
+
+def _entry_stat(mnt: Mount, path: str) -> Stat | None:
+    assert mnt.upper is not None
     try:
-        mnt.upper.lstat(path)
+        return mnt.upper.lstat(path)
     except FileNotFoundError:
         return None
-    return path
+
+
+def check_entry(mnt: Mount, lower: LowerFile) -> None:
+    """Refuse what an index entry says about a lower object if it can't be followed (ovl_lookup_index, ovl_lookup).
+
+    Raises:
+        EIO: the entry is a whiteout or of another type than the object; its metacopy mark is malformed.
+        EINVAL: its redirect mark is malformed.
+        EPERM: it is a metacopy file and metacopy=off, or has a redirect and redirect_dir=nofollow.
+
+    """
+    path = entry_path(mnt, lower) if mnt.has_index and lower.stat.st_nlink > 1 else None
+    st = None if path is None else _entry_stat(mnt, path)
+    if path is None or st is None:
+        return
+    assert mnt.upper is not None
+    if is_whiteout(st) or stat.S_IFMT(st.st_mode) != stat.S_IFMT(lower.stat.st_mode):
+        raise oserror(errno.EIO, reason=f"the index entry of {lower.path} is another kind of object")
+    value = get_mark(mnt.upper, path, mnt.marks.redirect)
+    if value is not None:
+        parse_redirect(value)
+    if stat.S_ISREG(st.st_mode) and has_metacopy(mnt.upper, path, mnt.marks.metacopy) and not mnt.options.metacopy:
+        raise oserror(errno.EPERM, reason=f"the index entry of {lower.path} is a metacopy file and metacopy=off")
+    if value is not None and not mnt.lowers.follow:
+        raise oserror(errno.EPERM, reason=f"the index entry of {lower.path} has a redirect and redirect_dir=nofollow")
 
 
 def nlink(mnt: Mount, dentry: Dentry, real_nlink: int) -> int:
-    """Return the overlay's link count: upper and lower names together (ovl_get_nlink)."""
+    """Return the overlay's link count: upper and lower names together (ovl_get_nlink).
+
+    `real_nlink` is that of the real object, and counts where the mark is missing or makes no sense.
+    """
     lower = dentry.lower_file
     if lower is None or lower.stat.st_nlink == 1 or mnt.upper is None:
         return real_nlink
-    path = find(mnt, lower)
+    path = dentry.path if dentry.has_upper and not dentry.unlinked else find(mnt, lower) if mnt.has_index else None
     value = None if path is None else get_mark(mnt.upper, path, mnt.marks.nlink)
     parsed = None if value is None else parse_nlink(value)
     if parsed is None:
         return real_nlink
     relative_to, difference = parsed
-    return (real_nlink if relative_to == "U" else lower.stat.st_nlink) + difference
+    union = (real_nlink if relative_to == "U" else lower.stat.st_nlink) + difference
+    return union if union > 0 else real_nlink
 
 
 def store_nlink(mnt: Mount, upper: UpperLayer, path: str, union: int) -> None:

@@ -55,21 +55,40 @@ def mapped(mnt: Mount, dentry: Dentry, st: Stat) -> Stat:
     number, ino = _file_origin(mnt, dentry, st)
     dev, ino = map_numbers(mnt, number, ino)
     st = st._replace(st_dev=dev, st_ino=ino)
-    if dentry.lower_file is not None and is_metacopy(mnt, dentry):
-        data, path = dentry.lower_file.data_part
-        st = st._replace(st_blocks=mnt.lowers.layer(data).lstat(path).st_blocks)
-    elif dentry.lower_file is not None and dentry.lower_file.data is not None and not dentry.has_upper:
-        data, path = dentry.lower_file.data
-        st = st._replace(st_blocks=mnt.lowers.layer(data).lstat(path).st_blocks)
-    if mnt.has_index and dentry.is_file:
-        st = st._replace(st_nlink=index.nlink(mnt, dentry, st.st_nlink))
-    return st
+    contents = contents_below(mnt, dentry)
+    if contents is not None:
+        st = st._replace(st_blocks=_blocks_below(mnt, contents, st))
+    return st._replace(st_nlink=index.nlink(mnt, dentry, st.st_nlink))
+
+
+def contents_below(mnt: Mount, dentry: Dentry) -> LowerFile | None:
+    """Return the lower file whose contents a metacopy file shows, None for an object with contents of its own."""
+    lower = dentry.lower_file
+    if lower is None:
+        return None
+    if is_metacopy(mnt, dentry):
+        return lower
+    return lower if lower.is_metacopy and real(mnt, dentry)[0] is not mnt.upper else None
+
+
+def _blocks_below(mnt: Mount, lower: LowerFile, st: Stat) -> int:
+    if lower.is_metacopy and lower.data is None:
+        # Nobody has needed the contents yet: Linux guesses from the size, and so do we.
+        return -(-st.st_size // st.st_blksize) * st.st_blksize // 512
+    number, path = mnt.lowers.data_of(lower)
+    return mnt.lowers.layer(number).lstat(path).st_blocks
 
 
 def is_metacopy(mnt: Mount, dentry: Dentry) -> bool:
     """Tell whether an upper file has no data of its own yet (overlayfs.rst, "Metadata only copy up")."""
-    if dentry.metacopy and mnt.upper is not None and not dentry.unlinked:
-        dentry.metacopy = get_mark(mnt.upper, dentry.path, mnt.marks.metacopy) is not None
+    path: str | None = None
+    if dentry.has_upper:
+        path = dentry.path if dentry.metacopy and not dentry.unlinked else None
+    elif dentry.lower_file is not None and index.wants_index(mnt, dentry):
+        path = index.find(mnt, dentry.lower_file)
+    if path is not None:
+        assert mnt.upper is not None
+        dentry.metacopy = get_mark(mnt.upper, path, mnt.marks.metacopy) is not None
     return dentry.metacopy
 
 
@@ -204,12 +223,14 @@ def _open_real(mnt: Mount, dentry: Dentry, *, writable: bool) -> tuple[Handle, H
     layer, path = real(mnt, dentry)
     in_upper = layer is mnt.upper
     handle = layer.open(path, writable=writable and in_upper)
-    if is_metacopy(mnt, dentry) or (
-        not in_upper and dentry.lower_file is not None and dentry.lower_file.data is not None
-    ):
-        assert dentry.lower_file is not None
-        number, data_path = dentry.lower_file.data_part
-        return handle, mnt.lowers.layer(number).open(data_path), False
+    contents = contents_below(mnt, dentry)
+    if contents is not None:
+        try:
+            number, data_path = mnt.lowers.data_of(contents)
+            return handle, mnt.lowers.layer(number).open(data_path), False
+        except BaseException:
+            handle.close()
+            raise
     return handle, handle, writable and in_upper
 
 

@@ -4,8 +4,9 @@ import errno
 import stat
 
 from overlayvfs.abi import Stat, check_name, oserror
+from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark
+from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark, has_metacopy
 from overlayvfs.engine.mount import Mount
 from overlayvfs.layers.base import UpperLayer
 from overlayvfs.marks import parse_redirect
@@ -77,7 +78,16 @@ def _look_up(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
     lower = None if below is None else mnt.lowers.lookup(below, name)
     if lower is None:
         return None
+    if isinstance(lower, LowerDir):
+        _check_refusal(lower)
+    else:
+        index.check_entry(mnt, lower)
     return Dentry(name, parent, False, lower, stat.S_IFMT(mnt.lowers.stat_of(lower).st_mode))
+
+
+def _check_refusal(lower: LowerDir) -> None:
+    if lower.refusal is not None:
+        raise lower.refusal
 
 
 def upper_stat(upper: UpperLayer, path: str) -> Stat | None:
@@ -106,13 +116,15 @@ def _upper_dir(mnt: Mount, upper: UpperLayer, path: str, parent: Dentry, name: s
         lower = None if parent.lower_dir is None else mnt.lowers.lookup(parent.lower_dir, name)
     if isinstance(lower, LowerDir):
         dentry.lower = lower
+        # Linux marks the directory as soon as it has found one to merge with, whatever comes below that.
         _fix_origin(mnt, upper, path, dentry)
+        _check_refusal(lower)
     return dentry
 
 
 def _reads_marks(mnt: Mount, parent: Dentry) -> bool:
     """Tell whether marks can matter: without redirects to follow, only below a merged parent (d.last)."""
-    return bool(mnt.lowers.layers) and (mnt.lowers.follow or parent.lower_dir is not None)
+    return bool(mnt.lowers.layers) and (mnt.lowers.reads_redirects or parent.lower_dir is not None)
 
 
 def _fix_origin(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry) -> None:
@@ -135,32 +147,45 @@ def _upper_file(mnt: Mount, upper: UpperLayer, path: str, parent: Dentry, name: 
     dentry = Dentry(name, parent, True, None, stat.S_IFMT(st.st_mode))
     if not mnt.lowers.layers:
         return dentry
-    if dentry.is_file and get_mark(upper, path, mnt.marks.metacopy) is not None:
-        _find_data(mnt, upper, path, dentry)
-        return dentry
     dentry.lower = _origin(mnt, upper, path, dentry, st)
+    if dentry.is_file and has_metacopy(upper, path, mnt.marks.metacopy):
+        dentry.lower = _find_data(mnt, upper, path, dentry, dentry.lower)
+        dentry.metacopy = True
+    if dentry.lower is not None and mnt.has_index:
+        index.check_entry(mnt, dentry.lower)
     return dentry
 
 
-def _find_data(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry) -> None:
-    """Find the data of a metacopy file by its redirect or its name (KB 12.13 to 12.15)."""
+def _find_data(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry, origin: LowerFile | None) -> LowerFile:
+    """Return where the data of a metacopy file are, by its redirect or its name (KB 12.13 to 12.15)."""
     assert dentry.parent is not None
-    if not mnt.options.metacopy:
-        raise oserror(errno.EPERM, reason=f"{path} in the upper is a metacopy file and metacopy=off")
     value = get_mark(upper, path, mnt.marks.redirect) if _reads_marks(mnt, dentry.parent) else None
     if value is not None:
         dentry.redirect = parse_redirect(value)
-        if not mnt.lowers.follow:
-            raise oserror(errno.EPERM, reason=f"{path} in the upper has a redirect and redirect_dir=nofollow")
+    if not mnt.options.metacopy:
+        raise oserror(errno.EPERM, reason=f"{path} in the upper is a metacopy file and metacopy=off")
+    if value is not None and not mnt.lowers.follow:
+        raise oserror(errno.EPERM, reason=f"{path} in the upper has a redirect and redirect_dir=nofollow")
     lower = mnt.lowers.resolve(dentry.parent.lower_dir, dentry.redirect or dentry.name, metacopy=True)
     if not isinstance(lower, LowerFile):
         raise oserror(errno.EIO, reason=f"{path} in the upper is a metacopy file without data in the lowers")
-    dentry.metacopy = True
-    dentry.lower = lower
+    if mnt.has_index and origin is not None and not _is_same(mnt, origin, lower):
+        raise oserror(errno.ESTALE, reason=f"{path} in the upper was copied up from another file than {lower.path}")
+    return lower
+
+
+def _is_same(mnt: Mount, origin: LowerFile, lower: LowerFile) -> bool:
+    """Tell whether an origin mark names this very file (ovl_verify_origin)."""
+    return origin.handle == mnt.lowers.layer(lower.layer).file_handle(lower.path)
 
 
 def _origin(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry, st: Stat) -> LowerFile | None:
-    """Return the lower object an upper one was copied up from, by its origin mark (ovl_check_origin)."""
+    """Return the lower object an upper one was copied up from, by its origin mark (ovl_check_origin).
+
+    Raises:
+        EIO: the mark names an object of another type.
+
+    """
     value = get_mark(upper, path, mnt.marks.origin)
     if value is None:
         return None
@@ -170,9 +195,9 @@ def _origin(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry, st: Stat) 
     # Where handles can only be verified, the name it had before copy up is the one candidate.
     hint = f"{dentry.parent.path}/{dentry.name}" if dentry.parent is not None else None
     for number, layer in enumerate(mnt.lowers.layers, 1):
-        st = layer.find_handle(value, hint)
-        if st is not None:
-            # The kernel takes an origin of another type for stale (ovl_check_origin_fh).
-            same_kind = stat.S_IFMT(st.st_mode) == dentry.kind
-            return LowerFile(number, "", st) if same_kind else None
+        origin = layer.find_handle(value, hint)
+        if origin is not None:
+            if stat.S_IFMT(origin.st_mode) != dentry.kind:
+                raise oserror(errno.EIO, reason=f"{path} in the upper has an origin mark of another kind of object")
+            return LowerFile(number, "", origin, handle=value)
     return None

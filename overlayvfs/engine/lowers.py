@@ -17,6 +17,9 @@ from overlayvfs.marks import MarkNames, parse_redirect
 Part = tuple[int, str]
 """A directory of one lower: the layer's number (1 is the highest) and the path in it."""
 
+_METACOPY_MIN = 4
+"""Shortest metacopy mark that says anything (struct ovl_metacopy)."""
+
 _INDEX_FROM = 3
 """Directories with this many parts get an index of names: three probes cost more than one dict lookup."""
 
@@ -29,12 +32,16 @@ class LowerFile:
     path: str
     stat: Stat
     data: "Part | None" = None
-    """Where the data are if this is a metacopy file; None: here."""
+    """Where the data are if this is a metacopy file; None: here, or not looked for yet."""
+    data_redirect: str | None = None
+    """Where in the data-only layers the data are: looked up when they are first needed."""
+    handle: bytes | None = None
+    """The origin mark that led here, if one did; `path` is unknown then."""
 
     @property
-    def data_part(self) -> Part:
-        """Where the file's contents are."""
-        return self.data or (self.layer, self.path)
+    def is_metacopy(self) -> bool:
+        """Whether the contents are elsewhere (overlayfs.rst, "Metadata only copy up")."""
+        return self.data is not None or self.data_redirect is not None
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +55,8 @@ class LowerDir:
     index: dict[str, list[Part]] | None = None
     """name → the parts that hold it, where every part could list its names cheaply."""
     unindexable: bool = False
+    refusal: OSError | None = None
+    """Why the search ended early: a mark further down that can't or may not be followed."""
 
 
 Lower = LowerDir | LowerFile
@@ -61,21 +70,37 @@ class _Search:
     is_dir: bool = False
     metacopy: bool = False
     redirect: str | None = None
+    absolute: bool = False
+    """The mark read last was an absolute redirect."""
     stop: bool = False
     last: bool = False
 
 
 class LowerStack:
-    """The lowers of an overlay and all that was ever learnt about them."""
+    """The lowers of an overlay and all that was ever learnt about them.
 
-    def __init__(self, layers: Sequence[Layer], marks: MarkNames, *, follow: bool, metacopy: bool) -> None:
-        self.layers = tuple(layers)
+    `layers` are the lowers, then the data-only ones (overlayfs.rst, "Data-only lower layers"): these hold contents
+    that redirects of metacopy files lead to, and no name of theirs shows.
+    """
+
+    def __init__(
+        self,
+        lowers: Sequence[Layer],
+        marks: MarkNames,
+        *,
+        follow: bool,
+        metacopy: bool,
+        data_only: Sequence[Layer] = (),
+    ) -> None:
+        self.layers = (*lowers, *data_only)
         self.marks = marks
         self.follow = follow
         self.metacopy = metacopy
-        parts = tuple((number, "") for number in range(1, len(self.layers) + 1))
+        self.reads_redirects = follow or bool(data_only)
+        parts = tuple((number, "") for number in range(1, len(lowers) + 1))
         self.root = LowerDir(parts, None)
-        self._redirected: dict[tuple[tuple[Part, ...], str], Lower | None] = {}
+        self._data_only = range(len(lowers) + 1, len(self.layers) + 1)
+        self._redirected: dict[tuple[tuple[Part, ...], str, bool], Lower | None] = {}
         self._dir_numbers: dict[tuple[int, int], int] = {}
         self._next_dir_number = itertools.count(1)
 
@@ -92,6 +117,7 @@ class LowerStack:
             EPERM: a redirect and redirect_dir=nofollow, or a metacopy file and metacopy=off.
             EIO: a metacopy file without data below.
 
+        What was found of a directory until then comes with `refusal` set and the error is the caller's to raise.
         """
         try:
             return parent.children[name]
@@ -101,13 +127,14 @@ class LowerStack:
         if len(probe) >= _INDEX_FROM and not parent.unindexable:
             probe = self._parts_with(parent, name)
         found = self._find(parent.parts, probe, _Search(name)) if probe else None
-        parent.children[name] = found
+        if not _is_refused(found):
+            parent.children[name] = found
         return found
 
     def resolve(self, parent: LowerDir | None, redirect: str, *, metacopy: bool = False) -> Lower | None:
         """Return what an upper object with this redirect mark merges with or takes its data from.
 
-        `metacopy`: the upper object is a file without data; otherwise it is a directory.
+        `metacopy`: the upper object is a file without data; otherwise it is a directory. Errors are as for lookup.
         """
         if redirect.startswith("/"):
             parts = self.root.parts
@@ -115,10 +142,36 @@ class LowerStack:
             parts = parent.parts
         else:
             return None
-        key = (parts, redirect)
-        if key not in self._redirected:
-            self._redirected[key] = self._find(parts, parts, _Search(redirect, is_dir=not metacopy, metacopy=metacopy))
-        return self._redirected[key]
+        key = (parts, redirect, metacopy)
+        if key in self._redirected:
+            return self._redirected[key]
+        found = self._find(parts, parts, _Search(redirect, is_dir=not metacopy, metacopy=metacopy))
+        if not _is_refused(found):
+            self._redirected[key] = found
+        return found
+
+    def data_of(self, file: LowerFile) -> Part:
+        """Return where a file's contents are; a data-only layer is searched at the first call (KB 12; lazy lookup).
+
+        Raises:
+            ENOENT: no data-only layer has a regular file there; the last one's answer counts.
+            ELOOP, ENOTDIR: a symlink, or something else that is no directory, on the way.
+            EXDEV: the redirect climbs out of the layer.
+
+        """
+        if file.data is None and file.data_redirect is not None:
+            file.data = self._find_data(file.data_redirect)
+        return file.data or (file.layer, file.path)
+
+    def _find_data(self, redirect: str) -> Part:
+        failure = oserror(errno.ENOENT)
+        for number in self._data_only:
+            try:
+                return number, find_beneath(self.layer(number), redirect)
+            except OSError as error:
+                failure = error
+        reason = f"no data-only layer holds the contents at {redirect}"
+        raise oserror(failure.errno or errno.EIO, reason=reason) from failure
 
     def positive(self, parent: LowerDir, name: str) -> bool:
         """Tell whether something shows at `name` in the lowers alone (ovl_lower_positive)."""
@@ -174,47 +227,65 @@ class LowerStack:
 
     def _find(self, parts: Sequence[Part], probe: Sequence[Part], search: _Search) -> Lower | None:
         """Walk down `parts` (the loop of ovl_lookup); `probe` are those of them known to hold the name."""
-        upper_metacopy, dir_only = search.metacopy, search.is_dir
-        name = search.name
+        upper_metacopy = search.metacopy
         found: list[tuple[int, str, Stat]] = []
-        at = 0
-        while at < len(probe):
-            number, base = probe[at]
-            at += 1
-            search.last = number == (len(self.layers) if self.follow else parts[-1][0])
-            this = self._look_in_layer(number, base, search)
-            if this is not None:
-                self._check_allowed(search, upper_metacopy, number, this[0])
-                # Only the topmost of several metacopy files counts, and the data at the end of the chain.
-                if not (search.metacopy and found):
-                    found.append((number, *this))
-            if search.stop:
-                break
-            if search.name != name:
-                # From here on another name counts, so the parts known to hold the old one say nothing.
-                name = search.name
-                probe = parts = self.root.parts if name.startswith("/") else parts
-                at = sum(1 for part in parts if part[0] <= number)
+        try:
+            self._walk_down(parts, probe, search, found)
+            if self._has_data_elsewhere(search, found):
+                number, path, st = found[0]
+                return LowerFile(number, path, st, data_redirect=search.redirect)
+            self._check_follow(search)
+        except OSError as error:
+            if not (search.is_dir and found):
+                raise
+            return LowerDir(tuple((n, p) for n, p, _ in found), found[0][2], refusal=error)
         if search.metacopy or (upper_metacopy and not found):
             raise oserror(errno.EIO, reason="metacopy file without data in the lowers")
         if not found:
             return None
         number, path, st = found[0]
-        if stat.S_ISDIR(st.st_mode):
+        if search.is_dir:
             return LowerDir(tuple((n, p) for n, p, _ in found), st)
-        if dir_only:
-            return None
         return LowerFile(number, path, st, None if len(found) == 1 else found[-1][:2])
 
-    def _check_allowed(self, search: _Search, upper_metacopy: bool, number: int, path: str) -> None:
-        """Raise EPERM for marks the options forbid to follow."""
-        if (upper_metacopy or search.metacopy) and not self.metacopy:
-            raise self._refuse(errno.EPERM, number, path, "is a metacopy file and metacopy=off")
-        if search.redirect and not self.follow and not search.stop:
-            raise self._refuse(errno.EPERM, number, path, "has a redirect and redirect_dir=nofollow")
+    def _walk_down(
+        self,
+        parts: Sequence[Part],
+        probe: Sequence[Part],
+        search: _Search,
+        found: list[tuple[int, str, Stat]],
+    ) -> None:
+        """Ask each of `probe` in turn, or of other parts once a redirect says so, until one ends the search."""
+        name, bottom = search.name, self.root.parts[-1][0]
+        at = 0
+        while at < len(probe) and not search.stop:
+            self._check_follow(search)
+            number, base = probe[at]
+            at += 1
+            if not self.reads_redirects:
+                search.last = number == parts[-1][0]
+            elif search.is_dir or not self._data_only:
+                search.last = number == bottom
+            this = self._look_in_layer(number, base, search)
+            # Only the topmost of several metacopy files counts, and the data at the end of the chain.
+            if this is not None and not (search.metacopy and found):
+                found.append((number, *this))
+            if search.name != name:
+                # From here on another name counts, so the parts known to hold the old one say nothing.
+                name = search.name
+                probe = parts = self.root.parts if name.startswith("/") else parts
+                at = sum(1 for part in parts if part[0] <= number)
 
-    def _refuse(self, number: int, layer: int, path: str, why: str) -> OSError:
-        return oserror(number, reason=f"{path} in lower {self.layer(layer).name} {why}")
+    def _has_data_elsewhere(self, search: _Search, found: list[tuple[int, str, Stat]]) -> bool:
+        """Tell whether a metacopy file's data are left to the data-only layers: no option is needed for that."""
+        return search.metacopy and bool(found) and bool(self._data_only) and search.absolute
+
+    def _check_follow(self, search: _Search) -> None:
+        """Raise EPERM for marks met so far that the options forbid to follow (ovl_check_follow_redirect)."""
+        if search.metacopy and not self.metacopy:
+            raise oserror(errno.EPERM, reason=f"{search.name} is a metacopy file and metacopy=off")
+        if search.redirect is not None and not self.follow:
+            raise oserror(errno.EPERM, reason=f"a redirect leads to {search.redirect} and redirect_dir=nofollow")
 
     def _look_in_layer(self, number: int, base: str, search: _Search) -> tuple[str, Stat] | None:
         """Look up a name, or an absolute redirect component by component, in one layer (ovl_lookup_layer)."""
@@ -257,7 +328,7 @@ class LowerStack:
             if search.is_dir or not is_last:
                 search.stop = True
                 return None
-            search.metacopy = stat.S_ISREG(st.st_mode) and get_mark(layer, path, self.marks.metacopy) is not None
+            search.metacopy = stat.S_ISREG(st.st_mode) and has_metacopy(layer, path, self.marks.metacopy)
             search.stop = not search.metacopy
             if search.stop or search.last:
                 return path, st
@@ -274,16 +345,51 @@ class LowerStack:
 
     def _take_redirect(self, layer: Layer, path: str, prefix: str, rest: str, search: _Search) -> None:
         """Let a redirect mark name the place in the layers below (ovl_check_redirect)."""
+        search.absolute = False
         value = get_mark(layer, path, self.marks.redirect)
         if value is None:
             return
         redirect = parse_redirect(value)
         if redirect.startswith("/"):
             # An opaque ancestor on an absolute path no longer matters: the search goes on elsewhere.
-            search.stop = False
+            search.stop, search.absolute = False, True
         else:
             redirect = prefix + redirect
         search.redirect = search.name = redirect + rest
+
+
+def _is_refused(found: Lower | None) -> bool:
+    return isinstance(found, LowerDir) and found.refusal is not None
+
+
+def find_beneath(layer: Layer, path: str) -> str:
+    """Return the way to the regular file at `path` from the layer's root, through no symlink (RESOLVE_BENEATH).
+
+    Raises:
+        ENOENT: nothing there, or no regular file.
+        ENOTDIR, ELOOP: a file, or a symlink, on the way.
+        EXDEV: ".." above the root.
+
+    """
+    at: list[str] = []
+    st = layer.lstat("")
+    for name in path.split("/"):
+        if not stat.S_ISDIR(st.st_mode):
+            raise oserror(errno.ENOTDIR)
+        if name in ("", "."):
+            continue
+        if name != "..":
+            at.append(name)
+        elif at:
+            at.pop()
+        else:
+            raise oserror(errno.EXDEV)
+        st = layer.lstat("".join(f"/{part}" for part in at))
+        if stat.S_ISLNK(st.st_mode):
+            raise oserror(errno.ELOOP)
+    if not stat.S_ISREG(st.st_mode):
+        raise oserror(errno.ENOENT)
+    return "".join(f"/{part}" for part in at)
 
 
 def get_mark(layer: Layer, path: str, name: str) -> bytes | None:
@@ -294,3 +400,16 @@ def get_mark(layer: Layer, path: str, name: str) -> bytes | None:
         if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
             return None
         raise
+
+
+def has_metacopy(layer: Layer, path: str, name: str) -> bool:
+    """Tell whether a regular file has the metacopy mark `name` (ovl_check_metacopy_xattr).
+
+    Raises:
+        EIO: the mark is neither empty nor long enough for its header of 4 bytes.
+
+    """
+    value = get_mark(layer, path, name)
+    if value is not None and 0 < len(value) < _METACOPY_MIN:
+        raise oserror(errno.EIO, reason=f"{path} in {layer.name} has a malformed metacopy mark")
+    return value is not None
