@@ -13,7 +13,7 @@ from functools import partial
 from overlayvfs.abi import SEEK_DATA, SEEK_HOLE, Stat, oserror
 from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.inode import Inode, inode_key, is_metacopy, live_inode, real
+from overlayvfs.engine.inode import Inode, adopt_readers, inode_key, is_metacopy, live_inode, real
 from overlayvfs.engine.lowers import LowerDir, LowerFile
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.permission import mode_after_write
@@ -45,6 +45,7 @@ def copy_up(mnt: Mount, dentry: Dentry, *, size: int | None = None, data: bool =
             raise oserror(errno.EEXIST, reason="the name was removed before anything was copied up")
         assert dentry.parent is not None
         copy_up(mnt, dentry.parent)
+        adopt_readers(mnt, dentry)
         lower = dentry.lower_file
         entry = index.entry_path(mnt, lower) if lower is not None and index.wants_index(mnt, dentry) else None
         if entry is None or lower is None:

@@ -106,6 +106,7 @@ def _create(mnt: Mount, parent: Dentry, name: str, mode: int, make: Make) -> tup
     # Committed: the upper shows the object.
     dentry = Dentry(name, parent, True, None, stat.S_IFMT(mode))
     parent.children[name] = dentry
+    mnt.names.changed(dentry)
     return dentry, handle
 
 
@@ -194,3 +195,4 @@ def link(mnt: Mount, source: Dentry, parent: Dentry, name: str) -> None:
     twin = Dentry(name, parent, True, source.lower, source.kind)
     twin.metacopy, twin.redirect = source.metacopy, source.redirect
     parent.children[name] = twin
+    mnt.names.changed(twin)

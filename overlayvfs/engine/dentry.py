@@ -2,9 +2,14 @@
 
 import stat
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from overlayvfs.abi import Stat
 from overlayvfs.engine.lowers import LowerDir, LowerFile
 from overlayvfs.layers.base import Handle
+
+if TYPE_CHECKING:
+    from overlayvfs.engine.inode import Inode
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -34,6 +39,16 @@ class Dentry:
     """The name is gone; only open descriptors still hold this."""
     descriptors: int = 0
     """Open descriptors that go by this name rather than by an inode (directories, O_PATH)."""
+    pins: int = 0
+    """Open descriptors of any kind: while there are some, this stays the one dentry of its name."""
+    stat: Stat | None = None
+    """The attributes shown, where nothing can change them: the object is in a lower only."""
+    listing: list[str] | None = None
+    """The names last listed here, while none came, went or changed its layer."""
+    readers: list[None] | None = None
+    """One entry a light reader (faces/lightfile.py), which opened nothing; a list, as append and pop are atomic."""
+    inode: "Inode | None" = None
+    """What light readers read from since the copy up."""
     ghost: Handle | None = None
     """The real object behind an unlinked name with descriptors."""
     children: "dict[str, Dentry | None]" = field(default_factory=dict)

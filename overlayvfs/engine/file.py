@@ -51,6 +51,7 @@ class File:
         self.position = 0
         self.closed = False
         self._listing: list[Dirent] | None = None
+        dentry.pins += 1
         if inode is None:
             dentry.descriptors += 1
 
@@ -63,6 +64,7 @@ class File:
             return
         self.closed = True
         with self._mnt.lock:
+            self.dentry.pins -= 1
             if self.inode is not None:
                 self.inode.release()
                 return

@@ -65,9 +65,8 @@ def lowers_alone(mnt: Mount) -> Mount:
 def _sibling(mnt: Mount, upper: UpperLayer | None) -> Mount:
     """Return a mount over the same lowers that shows the same device numbers."""
     twin = Mount((), upper, mnt.options, mnt.lowers)
-    twin.dev = mnt.dev
     twin.credentials = replace(mnt.credentials)
-    twin.share_devices(mnt)
+    twin.share_numbers(mnt)
     return twin
 
 
@@ -168,7 +167,7 @@ def _restore(mnt: Mount, upper: UpperLayer, then: Mount, source: UpperLayer) -> 
             swap.contents(staged, "")
             if mnt.has_index:
                 swap.contents(staged_index, INDEX)
-            _copy_root(upper, staged, "")
+            _copy_root(source, upper)
         except BaseException:
             swap.undo()
             raise
@@ -239,15 +238,15 @@ class _Swap:
             discard(self._upper, path)
 
 
-def _copy_root(upper: UpperLayer, src: str, dst: str) -> None:
-    """Give one directory of the upper all attributes of another."""
-    st = upper.lstat(src)
-    wanted = upper.listxattr(src)
-    for name in upper.listxattr(dst):
+def _copy_root(src: UpperLayer, dst: UpperLayer) -> None:
+    """Give the root of one layer all attributes of another's."""
+    st = src.lstat("")
+    wanted = src.listxattr("")
+    for name in dst.listxattr(""):
         if name not in wanted:
-            keep_what_fits(upper.removexattr, dst, name)
+            keep_what_fits(dst.removexattr, "", name)
     for name in wanted:
-        keep_what_fits(upper.setxattr, dst, name, upper.getxattr(src, name))
-    keep_what_fits(upper.chown, dst, st.st_uid, st.st_gid)
-    keep_what_fits(upper.chmod, dst, stat.S_IMODE(st.st_mode))
-    keep_what_fits(upper.utime, dst, st.st_atime_ns, st.st_mtime_ns)
+        keep_what_fits(dst.setxattr, "", name, src.getxattr("", name))
+    keep_what_fits(dst.chown, "", st.st_uid, st.st_gid)
+    keep_what_fits(dst.chmod, "", stat.S_IMODE(st.st_mode))
+    keep_what_fits(dst.utime, "", st.st_atime_ns, st.st_mtime_ns)

@@ -103,49 +103,23 @@ def _file_origin(mnt: Mount, dentry: Dentry, st: Stat) -> tuple[int, int]:
 
 
 def _dir_numbers(mnt: Mount, dentry: Dentry, st: Stat) -> tuple[int, int]:
+    """Return (st_dev, st_ino) of a directory, whose device is always the overlay's own."""
     lower = dentry.lower
+    numbers = mnt.numbers
     if not isinstance(lower, LowerDir):
-        if not same_fs(mnt) and xino_bits(mnt):
-            return mnt.dev, map_numbers(mnt, 0, st.st_ino)[1]
-        return mnt.dev, mnt.upper_numbers.get(st.st_ino, st.st_ino)
+        ino = mnt.upper_numbers.get(st.st_ino, st.st_ino)
+        return numbers.dev, numbers.shown(0, ino)[1]
     number = lower.parts[0][0]
-    ino = mnt.lowers.stat_of(lower).st_ino
-    if same_fs(mnt):
-        return mnt.dev, ino
-    if xino_bits(mnt):
-        dev, mixed = map_numbers(mnt, number, ino)
-        if dev == mnt.dev:
-            return mnt.dev, mixed
-    return mnt.dev, mnt.lowers.number_of_dir(number, ino)
-
-
-def same_fs(mnt: Mount) -> bool:
-    """Tell whether all layers are on one file system."""
-    devs = mnt.real_devs()
-    return len({dev for dev in devs if dev != -1}) == 1
-
-
-def xino_bits(mnt: Mount) -> int:
-    """Return how many high bits of st_ino name the file system; 0 without xino (ovl_get_layers)."""
-    if mnt.options.xino == "off":
-        return 0
-    devs = mnt.real_devs()
-    return max(1, len(set(devs) | {-1 if mnt.upper is None else devs[0]}) - 1).bit_length() + 1
+    real_ino = mnt.lowers.stat_of(lower).st_ino
+    dev, ino = numbers.shown(number, real_ino)
+    return numbers.dev, ino if dev == numbers.dev else mnt.lowers.number_of_dir(number, real_ino)
 
 
 def map_numbers(mnt: Mount, number: int, ino: int) -> tuple[int, int]:
-    """Return (st_dev, st_ino) shown for inode `ino` of layer `number` (ovl_map_dev_ino)."""
+    """Return (st_dev, st_ino) shown for inode `ino` of layer `number`."""
     if number == 0 and mnt.upper_numbers:
         ino = mnt.upper_numbers.get(ino, ino)
-    if mnt.bare or same_fs(mnt):
-        return mnt.dev, ino
-    devs = mnt.real_devs()
-    bits = xino_bits(mnt)
-    if bits and ino < 1 << (64 - bits):
-        # fsid 0 is the upper's file system; the others count in order of first appearance.
-        fsids = list(dict.fromkeys(devs))
-        return mnt.dev, ino | fsids.index(devs[number]) << (64 - bits + 1)
-    return mnt.anonymous_dev_of(devs[number]), ino
+    return (mnt.dev, ino) if mnt.bare else mnt.numbers.shown(number, ino)
 
 
 class Inode:
@@ -216,6 +190,53 @@ def open_inode(mnt: Mount, dentry: Dentry, *, writable: bool) -> Inode:
         inode.replace(handle, data, writable=writable)
     inode.users += 1
     return inode
+
+
+def is_fixed(mnt: Mount, dentry: Dentry) -> bool:
+    """Tell whether nothing can change an object before it is copied up."""
+    if dentry.has_upper:
+        return False
+    lower = dentry.lower
+    return not (mnt.has_index and isinstance(lower, LowerFile) and lower.stat.st_nlink > 1)
+
+
+def lower_content(mnt: Mount, dentry: Dentry) -> bytes | None:
+    """Return all of a small file that only a lower has, remembering it; None if it is not such a file."""
+    lower = dentry.lower
+    if not isinstance(lower, LowerFile) or not dentry.is_file or not is_fixed(mnt, dentry):
+        return None
+    if lower.content is None and mnt.lowers.contents.takes(lower.stat.st_size):
+        handle, data, _ = _open_real(mnt, dentry, writable=False)
+        try:
+            content = data.pread(lower.stat.st_size, 0)
+        finally:
+            handle.close()
+            data.close()
+        mnt.lowers.contents.keep(lower, content)
+    return lower.content
+
+
+def share_inode(mnt: Mount, dentry: Dentry) -> Inode:
+    """Return the inode light readers of a file share; one user more."""
+    inode = dentry.inode
+    if inode is None:
+        return open_inode(mnt, dentry, writable=False)
+    inode.users += 1
+    return inode
+
+
+def adopt_readers(mnt: Mount, dentry: Dentry) -> None:
+    """Open a file for the light readers that have not opened anything, so that they see what comes after a copy up."""
+    if dentry.readers and dentry.inode is None:
+        dentry.inode = open_inode(mnt, dentry, writable=False)
+
+
+def dismiss_readers(mnt: Mount, dentry: Dentry) -> None:
+    """Let go of what `adopt_readers` opened when the last light reader is gone."""
+    with mnt.lock:
+        if dentry.inode is not None and not dentry.readers:
+            dentry.inode.release()
+            dentry.inode = None
 
 
 def _open_real(mnt: Mount, dentry: Dentry, *, writable: bool) -> tuple[Handle, Handle, bool]:

@@ -27,11 +27,31 @@ def lookup(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
     except KeyError:
         pass
     check_name(name)
+    mnt.looked_up += 1
     dentry = None if parent.unlinked else _look_up(mnt, parent, name)
     if dentry is not None and isinstance(dentry.lower, LowerDir):
         _claim_lower_dir(mnt, dentry, dentry.lower)
     parent.children[name] = dentry
     return dentry
+
+
+def shrink(mnt: Mount) -> None:
+    """Throw away every dentry nobody holds open and all that the lowers said (shrink_dcache_parent)."""
+    found = [mnt.root]
+    for dentry in found:
+        found.extend(child for child in dentry.children.values() if child is not None)
+    for dentry in reversed(found):
+        if dentry.children:
+            dentry.children = {
+                name: child
+                for name, child in dentry.children.items()
+                if child is not None and (child.pins or child.readers or child.children)
+            }
+        dentry.listing = None
+    mnt.lowers.forget()
+    mnt.root.lower = mnt.lowers.root if mnt.lowers.layers else None
+    mnt.names.flush()
+    mnt.looked_up = 0
 
 
 def _claim_lower_dir(mnt: Mount, dentry: Dentry, lower: LowerDir) -> None:

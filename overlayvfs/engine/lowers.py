@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from overlayvfs.abi import Stat, is_whiteout, oserror
+from overlayvfs.engine.contents import ContentCache
 from overlayvfs.layers.base import Layer
 from overlayvfs.marks import MarkNames, parse_redirect
 
@@ -37,6 +38,8 @@ class LowerFile:
     """Where in the data-only layers the data are: looked up when they are first needed."""
     handle: bytes | None = None
     """The origin mark that led here, if one did; `path` is unknown then."""
+    content: bytes | None = None
+    """All of the file, if it was read whole and is remembered."""
 
     @property
     def is_metacopy(self) -> bool:
@@ -103,6 +106,7 @@ class LowerStack:
         self._redirected: dict[tuple[tuple[Part, ...], str, bool], Lower | None] = {}
         self._dir_numbers: dict[tuple[int, int], int] = {}
         self._next_dir_number = itertools.count(1)
+        self.contents = ContentCache()
 
     def layer(self, number: int) -> Layer:
         """Return lower `number`; 1 is the highest."""
@@ -172,6 +176,11 @@ class LowerStack:
                 failure = error
         reason = f"no data-only layer holds the contents at {redirect}"
         raise oserror(failure.errno or errno.EIO, reason=reason) from failure
+
+    def forget(self) -> None:
+        """Forget what was looked up; who holds a part of it keeps that."""
+        self.root = LowerDir(self.root.parts, self.root.stat)
+        self._redirected.clear()
 
     def positive(self, parent: LowerDir, name: str) -> bool:
         """Tell whether something shows at `name` in the lowers alone (ovl_lower_positive)."""

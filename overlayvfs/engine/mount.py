@@ -12,6 +12,8 @@ from weakref import WeakSet, WeakValueDictionary
 from overlayvfs.abi import Stat, anonymous_dev, is_whiteout, oserror
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.lowers import LowerFile, LowerStack
+from overlayvfs.engine.namecache import NAMES_MAX, NameCache
+from overlayvfs.engine.numbers import NO_LAYER, Numbers
 from overlayvfs.layers.base import Layer, Torn, UpperLayer
 from overlayvfs.marks import TRUSTED, USER, MarkNames
 
@@ -134,6 +136,9 @@ class Mount:
         self.credentials = Credentials()
         self.inodes: WeakValueDictionary[Hashable, Inode] = WeakValueDictionary()
         self.lower_dirs: WeakValueDictionary[Hashable, Dentry] = WeakValueDictionary()
+        self.names = NameCache(NAMES_MAX)
+        self.looked_up = 0
+        """Names looked up since dentries were last thrown away."""
         self.dev = anonymous_dev()
         self.closed = False
         self.torn: str | None = None
@@ -146,8 +151,7 @@ class Mount:
         """What the upper's objects were copied up from, by inode number: for where an origin mark can't tell."""
         self.whiteout: str | None = None
         self.temp_count = 0
-        self._real_devs: list[int] | None = None
-        self._anonymous_devs: dict[int, int] = {}
+        self._shared_numbers: list[Numbers | None] = [None]
 
     @property
     def has_index(self) -> bool:
@@ -188,6 +192,7 @@ class Mount:
             if self.closed:
                 return
             self.closed = True
+            self.names.flush()
             # Names refer to one another in circles; nothing of them is to wait for a collector.
             self.root.forget_below()
             self._forget()
@@ -236,24 +241,20 @@ class Mount:
         """Tell whether an object of a layer is a whiteout; a bare layer has none."""
         return not self.bare and (is_whiteout(st) or self.lowers.is_whiteout(layer, path, st))
 
-    def real_devs(self) -> list[int]:
-        """Return the st_dev of each layer's file system, by layer number (0: the upper's, or -1)."""
-        if self._real_devs is None:
-            devs = [self.upper.lstat("").st_dev if self.upper else -1]
+    @property
+    def numbers(self) -> Numbers:
+        """How device and inode numbers show. Looks at the layers' roots the first time."""
+        numbers = self._shared_numbers[0]
+        if numbers is None:
+            devs = [self.upper.lstat("").st_dev if self.upper else NO_LAYER]
             devs += [layer.lstat("").st_dev for layer in self.lowers.layers]
-            self._real_devs = devs
-        return self._real_devs
+            numbers = self._shared_numbers[0] = Numbers(self.dev, devs, xino=self.options.xino != "off")
+        return numbers
 
-    def share_devices(self, other: "Mount") -> None:
-        """Show the device numbers another mount over the same lowers shows, those given out later included."""
-        self._real_devs = other.real_devs()
-        self._anonymous_devs = other._anonymous_devs
-
-    def anonymous_dev_of(self, real_dev: int) -> int:
-        """Return the device number that stands for a layer's file system (KB 14.5)."""
-        dev = self._anonymous_devs.get(real_dev)
-        # Forks share these and hold no common lock: the first number stays.
-        return dev if dev is not None else self._anonymous_devs.setdefault(real_dev, anonymous_dev())
+    def share_numbers(self, other: "Mount") -> None:
+        """Show the numbers `other` shows, now and for whatever is worked out later."""
+        self.dev = other.dev
+        self._shared_numbers = other._shared_numbers
 
 
 def check_overlap(lowers: Sequence[Layer], upper: UpperLayer | None) -> None:

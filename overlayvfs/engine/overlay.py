@@ -7,19 +7,30 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from overlayvfs.abi import PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs, oserror
+from overlayvfs.abi import O_RDONLY, PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs, oserror
 from overlayvfs.engine import attr, create, remove, xattr
 from overlayvfs.engine import fork as forking
 from overlayvfs.engine import rename as renaming
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.file import File
 from overlayvfs.engine.fork import Checkpoint
-from overlayvfs.engine.inode import attributes
+from overlayvfs.engine.inode import attributes, dismiss_readers, is_fixed, lower_content, share_inode
+from overlayvfs.engine.lookup import shrink
 from overlayvfs.engine.mount import RAW, Credentials, Mount, Options, check_overlap
+from overlayvfs.engine.namecache import NameCache
 from overlayvfs.engine.open import open_file
 from overlayvfs.engine.permission import READ, acting_as, allowed, may
 from overlayvfs.engine.readdir import list_dir, list_names
-from overlayvfs.engine.resolve import Last, Target, find, find_parent, last_component, read_link
+from overlayvfs.engine.resolve import (
+    Last,
+    NotPlain,
+    Target,
+    find,
+    find_parent,
+    find_plain,
+    last_component,
+    read_link,
+)
 from overlayvfs.layers.base import Layer, Torn, UpperLayer
 
 # Linux reports these for what the path itself is, before it asks whether the mount can be written.
@@ -123,6 +134,54 @@ class Overlay:
                 raise oserror(errno.ENOTDIR)
             may(mnt, dentry, READ)
             return list_dir(mnt, dentry)
+
+    @property
+    def known_names(self) -> NameCache:
+        """What plain paths were found to be: answers that need no lock (see namecache)."""
+        return self._mnt.names
+
+    def known(self, path: str) -> Dentry | None:
+        """Find out what a plain path is, None for nothing, and keep the answer in `known_names`.
+
+        Raises:
+            NotPlain: the answer can't be kept; ask the other verbs.
+            OSError: as stat.
+
+        """
+        with _Verb(self._mnt, path) as mnt:
+            dentry = find_plain(mnt, path)
+            if dentry is not None and dentry.stat is None and is_fixed(mnt, dentry):
+                dentry.stat = attributes(mnt, dentry)
+                dentry.readers = [] if dentry.is_file else None
+            mnt.names.learn(path, dentry)
+            return dentry
+
+    def listing(self, path: str) -> list[str]:
+        """Return a directory's names, kept while they hold if the path is plain. ENOTDIR EACCES."""
+        names = self.names(path)
+        with _Verb(self._mnt, path) as mnt:
+            try:
+                dentry = find_plain(mnt, path)
+            except NotPlain:
+                return names
+            if dentry is not None and dentry.is_dir:
+                dentry.listing = list_names(mnt, dentry)
+                mnt.names.learn(path, dentry)
+        return names
+
+    def content(self, dentry: Dentry) -> bytes | None:
+        """Return all of a small file that only a lower has, and remember it; None if it is not such a file."""
+        with _Verb(self._mnt, dentry.name) as mnt:
+            return lower_content(mnt, dentry)
+
+    def reopen(self, dentry: Dentry) -> File:
+        """Open for reading what a light reader had found, under whatever name it has now, if any."""
+        with _Verb(self._mnt, dentry.name) as mnt:
+            return File(mnt, dentry, O_RDONLY, share_inode(mnt, dentry))
+
+    def dismiss_readers(self, dentry: Dentry) -> None:
+        """Let go of a file that was kept open for light readers, if no one is left."""
+        dismiss_readers(self._mnt, dentry)
 
     def names(self, path: str) -> list[str]:
         """Return a directory's names alone, which asks less of the layers than listdir. ENOTDIR EACCES."""
@@ -275,6 +334,8 @@ class _Verb:
     def __enter__(self) -> Mount:
         mnt = self._mnt
         mnt.lock.acquire()
+        if mnt.looked_up > mnt.names.names_max:
+            shrink(mnt)
         if mnt.closed:
             mnt.lock.release()
             raise oserror(errno.EBADF, self._path, self._path2, reason="the overlay is closed")

@@ -8,7 +8,7 @@ import stat
 
 from overlayvfs.abi import Dirent, is_whiteout, oserror
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.inode import attributes, map_numbers, same_fs, xino_bits
+from overlayvfs.engine.inode import attributes, map_numbers
 from overlayvfs.engine.lookup import lookup
 from overlayvfs.engine.lowers import LowerDir, get_mark
 from overlayvfs.engine.mount import Mount
@@ -39,7 +39,7 @@ def list_dir(mnt: Mount, dentry: Dentry) -> list[Dirent]:
     impure = _is_impure(mnt, dentry)
     if len(places) == 1 and not dentry.is_merged:
         return [_real_entry(mnt, dentry, number, entry, impure=impure) for number, entry in merged]
-    remapped = xino_bits(mnt) > 0 and not same_fs(mnt)
+    remapped = mnt.numbers.bits > 0
     numbered = (
         _merged_entry(mnt, dentry, number, entry, by_lookup=remapped or (impure and number == 0))
         for number, entry in merged

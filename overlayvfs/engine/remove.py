@@ -55,6 +55,7 @@ def _remove(mnt: Mount, dentry: Dentry, *, is_dir: bool) -> None:
     else:
         _remove_upper(mnt, upper, dentry)
     # Committed: the upper shows the name no more.
+    mnt.names.changed(dentry)
     forget(dentry)
     if links_left == 0 and dentry.lower_file is not None:
         index.drop_if_last(mnt, dentry.lower_file, links_left)

@@ -147,11 +147,12 @@ def _replace(mnt: Mount, old: Dentry, new: Dentry | None, new_parent: Dentry, ne
             discard(upper, cleared)
     # Committed: the upper shows the new name.
     if new is not None:
+        mnt.names.changed(new)
         forget(new)
         if links_left == 0 and new.lower_file is not None:
             index.drop_if_last(mnt, new.lower_file, links_left)
     old_parent.children[old.name] = None
-    _move_dentry(old, new_parent, new_name)
+    _move_dentry(mnt, old, new_parent, new_name)
 
 
 def _mark_directory(mnt: Mount, upper: UpperLayer, dentry: Dentry, new_parent: Dentry, *, same_dir: bool) -> None:
@@ -163,9 +164,11 @@ def _mark_directory(mnt: Mount, upper: UpperLayer, dentry: Dentry, new_parent: D
         dentry.opaque = True
 
 
-def _move_dentry(dentry: Dentry, new_parent: Dentry, new_name: str) -> None:
+def _move_dentry(mnt: Mount, dentry: Dentry, new_parent: Dentry, new_name: str) -> None:
+    mnt.names.moves(dentry)
     dentry.parent, dentry.name = new_parent, new_name
     new_parent.children[new_name] = dentry
+    mnt.names.moves(dentry)
 
 
 def _exchange(mnt: Mount, old: Dentry, new: Dentry) -> None:
@@ -185,5 +188,5 @@ def _exchange(mnt: Mount, old: Dentry, new: Dentry) -> None:
     upper.rename(old.path, new.path, RENAME_EXCHANGE)
     # Committed: the upper shows the two swapped.
     old_name = old.name
-    _move_dentry(old, new_parent, new.name)
-    _move_dentry(new, old_parent, old_name)
+    _move_dentry(mnt, old, new_parent, new.name)
+    _move_dentry(mnt, new, old_parent, old_name)

@@ -58,6 +58,38 @@ def find(mnt: Mount, path: str, *, follow: bool = True) -> Dentry:
     return _final(mnt, find_parent(mnt, path), follow=follow)
 
 
+class NotPlain(Exception):
+    """A path that is not plain: its answer is for this once (see namecache)."""
+
+
+def find_plain(mnt: Mount, path: str) -> Dentry | None:
+    """Return what a plain path leads to, None if nothing.
+
+    Raises:
+        NotPlain: `.`, `..`, a slash too many, a symlink on the way, or a caller other than the superuser.
+        ENAMETOOLONG, EIO, ESTALE…: as `lookup`.
+
+    """
+    if mnt.bare or mnt.credentials.uid != 0:
+        raise NotPlain
+    at = mnt.root
+    for name in (path[1:] if path.startswith("/") else path).split("/"):
+        if name in _NOT_PLAIN:
+            raise NotPlain
+        if not at.is_dir:
+            return None
+        child = lookup(mnt, at, name)
+        if child is None:
+            return None
+        if stat.S_ISLNK(child.kind):
+            raise NotPlain
+        at = child
+    return at
+
+
+_NOT_PLAIN = frozenset(("", ".", ".."))
+
+
 def find_parent(mnt: Mount, path: str) -> Target:
     """Walk to the directory of the last component (filename_parentat)."""
     check_path(path)

@@ -21,16 +21,22 @@ from fs.subfs import SubFS
 
 from overlayvfs import abi
 from overlayvfs.abi import Dirent, Stat
+from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.fork import Checkpoint
 from overlayvfs.engine.mount import Options
 from overlayvfs.engine.overlay import Overlay
+from overlayvfs.engine.resolve import NotPlain
 from overlayvfs.faces import mountoptions, rawio, stats, trees
 from overlayvfs.faces.errors import IllegalDestination, MountFailed, fs_error, fs_errors
 from overlayvfs.faces.layer import OverlayLayer
+from overlayvfs.faces.lazyinfo import LAZY as _LAZY
+from overlayvfs.faces.lazyinfo import LazyInfo
+from overlayvfs.faces.lightfile import LightFile
 from overlayvfs.faces.osmod import OsModule
-from overlayvfs.layers._inodes import Superblock
+from overlayvfs.faces.shared import Shared
 from overlayvfs.layers.adapt import LayerSpec, open_layer, open_upper
 from overlayvfs.layers.base import Layer
-from overlayvfs.layers.memory import MemoryLayer
+from overlayvfs.layers.memory import MemoryLayer, Superblock
 from overlayvfs.marks import TRUSTED, USER
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
@@ -50,6 +56,7 @@ class TreeFS(FS):
     def __init__(self, overlay: Overlay) -> None:
         super().__init__()
         self._overlay = overlay
+        self._known = overlay.known_names
         self.os = OsModule(overlay)
         self._meta = {
             "case_insensitive": False,
@@ -73,28 +80,43 @@ class TreeFS(FS):
 
     # What is there
 
+    # The methods from here to `readbytes` answer what is known without a lock, a normalised path or a layer call:
+    # `_known.paths[path]` is 30 ns, `validatepath` 800 ns and a verb of the overlay 2 µs (benchmarks, rows 1 to 4).
+
     def exists(self, path: str) -> bool:
         try:
-            self._overlay.stat(self.validatepath(path))
-        except OSError as error:
-            if error.errno in _ABSENT:
-                return False
-            raise fs_error(error, path) from error
-        return True
+            return self._known.paths[path] is not None
+        except (KeyError, TypeError):
+            return self._mode(path) != 0
 
     def isdir(self, path: str) -> bool:
-        return stat.S_ISDIR(self._mode(path))
+        try:
+            dentry = self._known.paths[path]
+        except (KeyError, TypeError):
+            return stat.S_ISDIR(self._mode(path))
+        return dentry is not None and dentry.kind == stat.S_IFDIR
 
     def isfile(self, path: str) -> bool:
         """Tell whether there is something that is no directory, which is what PyFilesystem calls a file."""
-        mode = self._mode(path)
-        return mode != 0 and not stat.S_ISDIR(mode)
+        try:
+            dentry = self._known.paths[path]
+        except (KeyError, TypeError):
+            mode = self._mode(path)
+            return mode != 0 and not stat.S_ISDIR(mode)
+        return dentry is not None and dentry.kind != stat.S_IFDIR
 
     def islink(self, path: str) -> bool:
         with fs_errors(path):
             return stat.S_ISLNK(self._overlay.stat(self.validatepath(path), follow=False).st_mode)
 
     def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
+        try:
+            dentry = self._known.paths[path]
+            st = None if dentry is None else dentry.stat
+            if st is not None and (namespaces is None or _LAZY.issuperset(namespaces)):
+                return LazyInfo(dentry.name, st, namespaces)  # type: ignore[union-attr]
+        except (KeyError, TypeError):
+            self._learn(path)
         _path = self.validatepath(path)
         try:
             st = self._overlay.stat(_path)
@@ -106,9 +128,15 @@ class TreeFS(FS):
         return Info(raw)
 
     def listdir(self, path: str) -> list[str]:
+        try:
+            listing = self._known.paths[path].listing  # type: ignore[union-attr]
+            if listing is not None:
+                return listing.copy()
+        except (KeyError, TypeError, AttributeError):
+            pass
         _path = self.validatepath(path)
         with fs_errors(path, directory=True):
-            return [entry.d_name for entry in self._overlay.listdir(_path)]
+            return self._overlay.listing(path if path and path in (_path, _path[1:]) else _path).copy()
 
     def scandir(
         self, path: str, namespaces: Collection[str] | None = None, page: tuple[int, int] | None = None
@@ -141,6 +169,10 @@ class TreeFS(FS):
 
     def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
         """Open a file; without a buffer unless one is asked for, so that reads see later writes."""
+        if (mode == "r" or mode == "rb") and buffering <= 0:
+            light = self._light(path)
+            if light is not None:
+                return cast("BinaryIO", light)
         _mode = Mode(mode)
         _mode.validate_bin()
         raw = self._open(path, _mode)
@@ -166,6 +198,18 @@ class TreeFS(FS):
         return rawio.text(binary, mode, encoding or "utf-8", errors, newline, line_buffering=line_buffering)
 
     def readbytes(self, path: str) -> bytes:
+        try:
+            dentry = self._known.paths[path]
+            content = dentry.lower.content  # type: ignore[union-attr]
+            # In this order: what is remembered of a lower file counts for as long as there was no copy up.
+            if content is not None and not dentry.has_upper:  # type: ignore[union-attr]
+                return cast("bytes", content)
+        except (KeyError, TypeError, AttributeError):
+            pass
+        light = self._light(path)
+        if light is not None:
+            with light, fs_errors(path):
+                return light.read()
         raw = self._open(path, Mode("r"))
         try:
             with fs_errors(path):
@@ -288,8 +332,36 @@ class TreeFS(FS):
                 mtime_ns = st.st_mtime_ns if modified is None else stats.nanoseconds(modified)
                 self._overlay.utime(_path, (atime_ns, mtime_ns))
 
+    def _learn(self, path: str) -> Dentry | None:
+        """Return what a path is known to be from now on, None if nothing or if that can't be known."""
+        if self.validatepath(path) not in (path, f"/{path}"):
+            return None
+        try:
+            return self._overlay.known(path)
+        except (NotPlain, OSError):
+            # Whoever asked goes on to a verb, which says what is wrong.
+            return None
+
+    def _light(self, path: str) -> LightFile | None:
+        """Open a file that only a lower has for reading, without opening anything; None if it is not such a file."""
+        try:
+            dentry = self._known.paths[path]
+        except (KeyError, TypeError):
+            dentry = self._learn(path)
+        if dentry is None or dentry.readers is None:
+            return None
+        dentry.readers.append(None)
+        if dentry.has_upper:
+            # Copied up in the meantime: nobody may have kept it open for us.
+            dentry.readers.pop()
+            return None
+        return LightFile(self._overlay, dentry, path)
+
     def _mode(self, path: str) -> int:
         """Return the mode of what is at `path`, 0 if nothing."""
+        dentry = self._learn(path)
+        if dentry is not None:
+            return dentry.kind
         try:
             return self._overlay.stat(self.validatepath(path)).st_mode
         except OSError as error:
@@ -418,7 +490,7 @@ class OverlayFS(TreeFS):
         close_layers: bool = False,
     ) -> None:
         _check_sequence(lowers)
-        with ExitStack() as opened:
+        with ExitStack() as opened, ExitStack() as opened_lowers:
             try:
                 options = Options.parse(
                     redirect_dir=redirect_dir,
@@ -433,15 +505,14 @@ class OverlayFS(TreeFS):
                 layers = []
                 for number, lower in enumerate(lowers, 1):
                     layers.append(open_layer(lower, f"lower {number}", marks=marks))
-                    _close_with(opened, lower, layers[-1])
+                    _close_with(opened_lowers, lower, layers[-1])
                 top = None if upper is None else open_upper(upper, workdir, marks=marks)
                 _close_with(opened, upper, top)
                 overlay = Overlay.mount(layers, top, options)
             except OSError as error:
                 raise MountFailed(error) from error
-            self._opened = opened.pop_all()
-        given = [spec for spec in (*lowers, upper, workdir) if isinstance(spec, FS | Layer)]
-        self._given = given if close_layers else []
+            self._opened = _closing(opened.pop_all(), [upper, workdir] if close_layers else ())
+            self._opened_lowers = Shared(_closing(opened_lowers.pop_all(), lowers if close_layers else ()))
         self._name = mountoptions.spelt(
             [_spelling(*pair) for pair in zip(lowers, layers, strict=True)],
             None if upper is None or top is None else _spelling(upper, top),
@@ -476,8 +547,48 @@ class OverlayFS(TreeFS):
         if not self._closed:
             super().close()
             self._opened.close()
-            for layer in self._given:
-                layer.close()
+            self._opened_lowers.close()
+
+    # Forks and checkpoints
+
+    def fork(self) -> Self:
+        """Return an independent overlay that equals this one now; neither sees what the other does from then on.
+
+        Nothing tells the two apart but files open in this one, which stay here; each goes on after the other is
+        closed. A memory upper is forked in constant time, whatever it holds. A host upper is copied into a private
+        directory beside it, gone at close: time and space proportional to what it holds, contents sharing their
+        blocks where the host's file system can (Btrfs, XFS, bcachefs). Any other PyFilesystem is copied into
+        memory: that fork may hold more than its parent (symlinks, owners), and a file copied up shows a number of
+        its own.
+        """
+        with fs_errors("/"):
+            overlay = self._overlay.fork()
+        twin = type(self).__new__(type(self))
+        twin._opened = ExitStack()
+        twin._opened_lowers = self._opened_lowers.shared()
+        twin._name = self._name
+        TreeFS.__init__(twin, overlay)
+        return twin
+
+    def checkpoint(self) -> Checkpoint:
+        """Return what this overlay is now, to go back to or compare with; costs what `fork` costs, ends when dropped."""
+        with fs_errors("/"):
+            return self._overlay.checkpoint()
+
+    def rollback(self, to: Checkpoint) -> None:
+        """Make this overlay what it was at a checkpoint of it, or of the one it was forked from.
+
+        The upper's tree is made anew beside the old one, in time and space proportional to its objects (contents
+        shared where `fork` would share them), and then takes its place name by name. Whatever fails, the tree is
+        the one before. Files open in the upper keep what they hold, as after unlink(2): write to the new ones.
+
+        Raises:
+            OperationFailed: EINVAL, the checkpoint is of an overlay over other lowers.
+            InsufficientStorage: both trees do not fit.
+
+        """
+        with fs_errors("/"):
+            self._overlay.rollback(to)
 
     def _overlayvfs_layer(self, path: str) -> Layer:
         """Return what another overlay stacks: the merged tree, from `path` on."""
@@ -495,6 +606,16 @@ def _close_with(opened: ExitStack, spec: object, layer: Layer | None) -> None:
     """Have a layer closed with the overlay, unless it was given as it is."""
     if layer is not None and layer is not spec:
         opened.callback(layer.close)
+
+
+def _closing(opened: ExitStack, given: Sequence[object]) -> ExitStack:
+    """Return what closes the layers that were opened and, after them, those that were given."""
+    closing = ExitStack()
+    for spec in reversed(given):
+        if isinstance(spec, FS | Layer):
+            closing.callback(spec.close)
+    closing.callback(opened.close)
+    return closing
 
 
 def _spelling(spec: LayerSpec, layer: Layer) -> str:
