@@ -10,7 +10,8 @@ from overlayvfs import _fscompat  # noqa: F401
 from overlayvfs.faces.errors import MountFailed
 from overlayvfs.faces.osmod import OsModule
 from overlayvfs.faces.pyfs import MemoryFS, OverlayFS
+from overlayvfs.workspace.limits import limited
 
 __version__ = "0.1.0"
 
-__all__ = ["OverlayFS", "MemoryFS", "OsModule", "MountFailed", "__version__"]
+__all__ = ["OverlayFS", "MemoryFS", "OsModule", "MountFailed", "limited", "__version__"]
