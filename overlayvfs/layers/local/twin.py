@@ -5,6 +5,7 @@ import tempfile
 import weakref
 
 from overlayvfs.abi import oserror
+from overlayvfs.layers.base import UpperLayer
 from overlayvfs.layers.local.layer import LocalLayer
 from overlayvfs.layers.local.names import remove_tree
 
@@ -21,6 +22,7 @@ class TwinLayer(LocalLayer):
         except OSError as error:
             raise oserror(error.errno or 0, root, reason="no directory for a copy can be made beside it") from error
         self._place = weakref.finalize(self, _remove, place, os.getpid())
+        self._root = root
         try:
             os.mkdir(f"{place}/upper")
             os.mkdir(f"{place}/work")
@@ -29,6 +31,10 @@ class TwinLayer(LocalLayer):
         except BaseException:
             self._place()
             raise
+
+    def empty_twin(self, *, index: bool) -> UpperLayer:
+        # Not beside itself: that goes when this one is closed.
+        return TwinLayer(self._root, index=index)
 
     def close(self) -> None:
         super().close()
