@@ -39,12 +39,7 @@ def list_dir(mnt: Mount, dentry: Dentry) -> list[Dirent]:
     impure = _is_impure(mnt, dentry)
     if len(places) == 1 and not dentry.is_merged:
         return [_real_entry(mnt, dentry, number, entry, impure=impure) for number, entry in merged]
-    remapped = mnt.numbers.bits > 0
-    numbered = (
-        _merged_entry(mnt, dentry, number, entry, by_lookup=remapped or (impure and number == 0))
-        for number, entry in merged
-    )
-    return [entry for entry in numbered if entry is not None]
+    return _numbered(mnt, dentry, merged, remapped=mnt.numbers.bits > 0, impure=impure)
 
 
 def list_names(mnt: Mount, dentry: Dentry) -> list[str]:
@@ -106,6 +101,9 @@ def _is_impure(mnt: Mount, dentry: Dentry) -> bool:
     """Tell whether an upper directory holds copies, whose numbers are their origins'."""
     if not dentry.has_upper or mnt.upper is None:
         return False
+    if not (mnt.numbers.same_fs or mnt.numbers.bits):
+        # Numbers of several file systems side by side: Linux doesn't look any up (ovl_same_dev).
+        return False
     return dentry.impure or get_mark(mnt.upper, dentry.path, mnt.marks.impure) is not None
 
 
@@ -122,12 +120,30 @@ def _real_entry(mnt: Mount, parent: Dentry, number: int, entry: Dirent, *, impur
     return entry._replace(d_ino=attributes(mnt, dentry).st_ino)
 
 
-def _merged_entry(mnt: Mount, parent: Dentry, number: int, entry: Dirent, *, by_lookup: bool) -> Dirent | None:
-    """Return an entry with the number lstat shows, None if it can't be looked up (ovl_cache_update)."""
-    if not by_lookup:
-        return entry._replace(d_ino=map_numbers(mnt, number, entry.d_ino)[1])
-    try:
-        dentry = lookup(mnt, parent, entry.d_name)
-    except OSError:
-        return None
-    return None if dentry is None else entry._replace(d_ino=attributes(mnt, dentry).st_ino)
+def _numbered(mnt: Mount, parent: Dentry, entries: list[Entry], *, remapped: bool, impure: bool) -> list[Dirent]:
+    """Return entries of a merged directory with the numbers lstat shows (ovl_iterate_merged, ovl_cache_update).
+
+    Raises:
+        ESTALE, EPERM, EINVAL, EIO: two names in a row can't be looked up. A single one is left out: getdents(2)
+            keeps its error back while it has names to return, and the next call goes on behind it.
+
+    """
+    shown = []
+    # "." and ".." come before all others.
+    returned_some = True
+    for number, entry in entries:
+        if not (remapped or (impure and number == 0)):
+            shown.append(entry._replace(d_ino=map_numbers(mnt, number, entry.d_ino)[1]))
+            returned_some = True
+            continue
+        try:
+            dentry = lookup(mnt, parent, entry.d_name)
+        except OSError:
+            if not returned_some:
+                raise
+            returned_some = False
+            continue
+        if dentry is not None:
+            shown.append(entry._replace(d_ino=attributes(mnt, dentry).st_ino))
+            returned_some = True
+    return shown
