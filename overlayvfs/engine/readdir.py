@@ -82,9 +82,11 @@ def _entries(mnt: Mount, place: Place) -> dict[str, Entry | None]:
     number, path = place
     layer = mnt.layer(number)
     entries: dict[str, Entry | None] = {}
+    # First of all: where every question is a request, a listing answers those that follow.
+    listing = layer.listdir(path)
     # Whiteouts that are attributes count in a listing only where the lower directory says they are there (KB 3.18).
     with_xattrs = number > 0 and get_mark(layer, path, mnt.marks.opaque) == b"x"
-    for entry in layer.listdir(path):
+    for entry in listing:
         hidden = not mnt.bare and _is_whiteout(mnt, layer, f"{path}/{entry.d_name}", entry.d_type, with_xattrs)
         entries[entry.d_name] = None if hidden else (number, entry)
     return entries
