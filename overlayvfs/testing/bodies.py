@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from overlayvfs.abi import O_CREAT, O_TRUNC, O_WRONLY
+from overlayvfs.testing.coverage import Layers
 from overlayvfs.testing.hostos import HostOs, is_root
 from overlayvfs.testing.kernel import Kernel, KernelMount
 from overlayvfs.testing.ops import Op, Outcome, Runner
@@ -262,6 +263,12 @@ class EngineBox(Box):
         self._layers = [self._make_layer(tree) for tree in stack.lowers]
         self._upper_layer = None if stack.upper is None else self._make_layer(stack.upper)
         self._open_overlay()
+
+    def raw_layers(self) -> Layers:
+        """Return the layers as they are past the overlay, to be read without it noticing."""
+        self._mounted()
+        upper = None if self._upper_layer is None else self._inspect(self._upper_layer)
+        return Layers(upper, [self._inspect(layer) for layer in self._layers], self._prefix())
 
     def _remount(self, options: Mapping[str, str | bool]) -> None:
         self._overlay.close()

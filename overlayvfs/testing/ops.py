@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple
 
 from overlayvfs.testing.snapshots import kind_of, seen_mtime
 
-
 NO_FD: Final = 1 << 29
 """A descriptor nobody has: EBADF everywhere (a negative one is a ValueError to some functions)."""
 

@@ -1,0 +1,124 @@
+"""The long lockstep run: many random sequences over the engine and the kernel, in several processes.
+
+    python -m overlayvfs.testing.longrun --sequences 20000 --length 40 --hostile --marks --separate both --jobs 2
+
+Prints what was tried, how often each cell of the kernel's tables was hit, and every divergence as a test. Exit status:
+0 if there is none, 1 otherwise. The seeds of a run are `--seed` and the numbers that follow.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+from overlayvfs.testing.bodies import EngineBox, EngineOnHost, EngineOnMemory
+from overlayvfs.testing.coverage import Coverage
+from overlayvfs.testing.kernel import Kernel, NoOracle
+from overlayvfs.testing.lockstep import Divergence, run_random
+from overlayvfs.testing.random_stacks import Profile
+from overlayvfs.testing.tally import Tally
+
+_CHUNK = 25
+"""Sequences a process is given at a time: seconds of work."""
+
+_BODIES: dict[str, type[EngineBox]] = {"memory": EngineOnMemory, "host": EngineOnHost}
+_SEPARATE: dict[str, tuple[bool, ...]] = {"no": (False,), "yes": (True,), "both": (False, True)}
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run, or a part of one, came to."""
+
+    tally: Tally = field(default_factory=Tally)
+    coverage: Coverage = field(default_factory=Coverage)
+    divergences: list[str] = field(default_factory=list)
+
+    def update(self, other: "Report") -> None:
+        """Add another part."""
+        self.tally.update(other.tally)
+        self.coverage.update(other.coverage)
+        self.divergences += other.divergences
+
+
+def run_seeds(body: str, profiles: Sequence[Profile], seeds: Sequence[int], length: int) -> Report:
+    """Run the sequences of these seeds, each in the next profile's manner."""
+    kernel = Kernel.find()
+    report = Report()
+    for seed in seeds:
+        profile = profiles[seed % len(profiles)]
+        try:
+            run_random(kernel, _BODIES[body], profile, seed, length, report.tally, report.coverage)
+        except Divergence as divergence:
+            report.divergences.append(str(divergence))
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as the command line says; the exit status."""
+    asked = _parser().parse_args(arguments)
+    try:
+        oracle = Kernel.find().description
+    except NoOracle as error:
+        print(f"no overlay mount can be made here: {error}")  # noqa: T201 - a command speaks
+        return 2
+    profiles = _profiles(asked)
+    last = asked.seed + asked.sequences - 1
+    print(f"oracle: {oracle}", f"seeds {asked.seed} to {last}, {asked.length} operations each", sep="\n")  # noqa: T201
+    started = time.monotonic()
+    report = Report()
+    for part in _parts(asked, profiles):
+        report.update(part)
+        for divergence in part.divergences:
+            print(divergence, flush=True)  # noqa: T201
+    print(report.tally, report.coverage, sep="\n")  # noqa: T201
+    print(  # noqa: T201
+        f"{len(report.divergences)} divergences in {report.tally.sequences} sequences "
+        f"of {asked.length} operations; every cell hit at least {report.coverage.least()} times; "
+        f"seeds {asked.seed} to {last}; {time.monotonic() - started:.0f} s"
+    )
+    return 1 if report.divergences else 0
+
+
+def _parts(asked: argparse.Namespace, profiles: Sequence[Profile]) -> Iterator[Report]:
+    # Not forked: each process has an oracle of its own.
+    with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
+        seeds = range(asked.seed, asked.seed + asked.sequences)
+        futures = [
+            pool.submit(run_seeds, asked.body, profiles, seeds[at : at + _CHUNK], asked.length)
+            for at in range(0, asked.sequences, _CHUNK)
+        ]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _profiles(asked: argparse.Namespace) -> list[Profile]:
+    options = dict(option.split("=", 1) for option in asked.option)
+    return [
+        Profile(options, separate, asked.hostile, asked.marks, asked.read_only, asked.credentials)
+        for separate in _SEPARATE[asked.separate]
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m overlayvfs.testing.longrun",
+        description="Run random sequences over this library's overlay and the kernel's, and compare everything.",
+    )
+    parser.add_argument("--sequences", type=int, default=2000, metavar="N")
+    parser.add_argument("--length", type=int, default=30, metavar="N", help="operations in a sequence")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first sequence's seed")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, each with an oracle of its own")
+    parser.add_argument("--body", choices=_BODIES, default="memory", help="what the engine's layers are")
+    parser.add_argument("--separate", choices=_SEPARATE, default="no", help="every layer on a file system of its own")
+    parser.add_argument("--hostile", action="store_true", help="arguments that no sane program passes")
+    parser.add_argument("--marks", action="store_true", help="redirects made by hand in the initial layers")
+    parser.add_argument("--read-only", action="store_true", help="no upper")
+    parser.add_argument("--credentials", action="store_true", help="callers without privilege")
+    parser.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="a mount option")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
