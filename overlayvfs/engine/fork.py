@@ -17,7 +17,7 @@ from overlayvfs.engine.copy_up import keep_what_fits
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.duplicate import Pair, duplicate
 from overlayvfs.engine.inode import real
-from overlayvfs.engine.lookup import upper_stat
+from overlayvfs.engine.lowers import look
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.work import discard, temp_path
 from overlayvfs.layers.base import INDEX, CopiedLayer, SnapshotLayer, UpperLayer
@@ -60,6 +60,13 @@ def checkpoint(mnt: Mount) -> Checkpoint:
 def lowers_alone(mnt: Mount) -> Mount:
     """Return a read-only mount of what the lowers show without the upper, with this mount's numbers."""
     return _sibling(mnt, None)
+
+
+def view(mnt: Mount) -> Mount:
+    """Return a mount over the same layers, to read what `mnt` shows now without its open files; nobody writes to it."""
+    twin = _sibling(mnt, mnt.upper)
+    twin.upper_numbers, twin.origins = mnt.upper_numbers, mnt.origins
+    return twin
 
 
 def _sibling(mnt: Mount, upper: UpperLayer | None) -> Mount:
@@ -184,6 +191,8 @@ def forget_names(mnt: Mount) -> None:
     """Look every name up anew from now on: the upper was changed behind the dentries."""
     mnt.root.forget_below()
     mnt.root.impure = False
+    mnt.root.stat = mnt.root.listing = None
+    mnt.names.flush()
     # What is open stays open, but is no name's inode any more.
     mnt.inodes = WeakValueDictionary()
 
@@ -220,7 +229,7 @@ class _Swap:
                 self._aside.append(aside)
                 self._rename(f"{old}/{name}", aside, 0)
         for name in names:
-            replaces = upper_stat(upper, f"{old}/{name}") is not None
+            replaces = look(upper, f"{old}/{name}") is not None
             self._rename(f"{new}/{name}", f"{old}/{name}", RENAME_EXCHANGE if replaces else 0)
 
     def _rename(self, src: str, dst: str, flags: int) -> None:

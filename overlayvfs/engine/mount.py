@@ -143,6 +143,8 @@ class Mount:
         self.closed = False
         self.torn: str | None = None
         """Why nothing is written any more, though there is an upper."""
+        self.claimed = False
+        """The upper was prepared for this mount. Of a bare layer or a view, WORK is somebody else's."""
         self.owns_upper = False
         """The upper was made for this mount, a fork, and ends with it."""
         self.upper_numbers: Mapping[int, int] = {}
@@ -174,6 +176,7 @@ class Mount:
         except BaseException:
             self._forget()
             raise
+        self.claimed = True
 
     def register(self) -> None:
         """Count among the live overlays. EBUSY: the upper belongs to another one."""
@@ -198,10 +201,9 @@ class Mount:
             self._forget()
             if self.upper is None:
                 return
-            # A bare layer was never claimed: its WORK is that of an overlay it is the upper of.
             if self.owns_upper:
                 self.upper.close()
-            elif not self.bare:
+            elif self.claimed:
                 self.upper.release(keep_index=self.options.index)
 
     def _forget(self) -> None:

@@ -11,6 +11,7 @@ from overlayvfs.abi import O_RDONLY, PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs,
 from overlayvfs.engine import attr, create, remove, xattr
 from overlayvfs.engine import fork as forking
 from overlayvfs.engine import rename as renaming
+from overlayvfs.engine.changes import Change, compare
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.file import File
 from overlayvfs.engine.fork import Checkpoint
@@ -117,9 +118,33 @@ class Overlay:
             return forking.checkpoint(mnt)
 
     def rollback(self, to: Checkpoint) -> None:
-        """Make this overlay what it was at a checkpoint; see engine.fork for what open files see. EINVAL EROFS ENOSPC."""
+        """Make this overlay what it was at a checkpoint; see engine.fork for errnos and what open files see."""
         with _Verb(self._mnt, "/") as mnt:
             forking.rollback(mnt, to)
+
+    def view(self, since: "Checkpoint | Overlay | None" = None) -> "Overlay":
+        """Return what this overlay is compared with, to read it: its lowers alone, a checkpoint, a fork. EINVAL."""
+        with _Verb(self._mnt, "/") as mnt:
+            if since is None:
+                return Overlay(forking.lowers_alone(mnt))
+            other = since._mnt if isinstance(since, Overlay) else since.mnt
+            if other.lowers is not mnt.lowers:
+                raise oserror(errno.EINVAL, reason="this is no checkpoint or fork of the overlay")
+            return Overlay(forking.view(other))
+
+    def changes(
+        self,
+        since: "Checkpoint | Overlay | None" = None,
+        *,
+        content: bool = False,
+        directory_times: bool = False,
+    ) -> list[Change]:
+        """Return what differs from the lowers, a checkpoint or a fork, sorted by path; see engine.changes. EINVAL."""
+        base = self.view(since)
+        try:
+            return compare(self._mnt, base._mnt, content=content, directory_times=directory_times)
+        finally:
+            base.close()
 
     def stat(self, path: str, *, follow: bool = True) -> Stat:
         """Return an object's attributes. ENOENT ENAMETOOLONG ENOTDIR ELOOP EACCES."""

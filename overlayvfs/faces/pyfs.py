@@ -22,6 +22,7 @@ from fs.subfs import SubFS
 from overlayvfs import abi
 from overlayvfs.abi import Dirent, Stat
 from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.changes import Change
 from overlayvfs.engine.fork import Checkpoint
 from overlayvfs.engine.mount import Options
 from overlayvfs.engine.overlay import Overlay
@@ -574,6 +575,20 @@ class OverlayFS(TreeFS):
         """Return what this overlay is now, to go back to or compare with; costs what `fork` costs, ends when dropped."""
         with fs_errors("/"):
             return self._overlay.checkpoint()
+
+    def changes(
+        self, since: "Checkpoint | OverlayFS | None" = None, *, content: bool = False, directory_times: bool = False
+    ) -> list[Change]:
+        """Return every path that differs from the lowers (or from a checkpoint or a fork of this one), sorted.
+
+        Each has a `path`, a `kind` ("A" added, "C" changed, "D" deleted), `what` differs in a changed one and, where
+        a redirect or an origin tells, the path it was `renamed_from`. Takes time proportional to the changes. A file
+        of its old size and mtime counts as unchanged unless `content` has all bytes compared; a directory in which
+        only names came and went counts as unchanged unless `directory_times`. The root counts only with `since`.
+        """
+        with fs_errors("/"):
+            base = since._overlay if isinstance(since, OverlayFS) else since
+            return self._overlay.changes(base, content=content, directory_times=directory_times)
 
     def rollback(self, to: Checkpoint) -> None:
         """Make this overlay what it was at a checkpoint of it, or of the one it was forked from.
