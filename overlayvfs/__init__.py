@@ -11,7 +11,8 @@ from overlayvfs.faces.errors import MountFailed
 from overlayvfs.faces.osmod import OsModule
 from overlayvfs.faces.pyfs import MemoryFS, OverlayFS
 from overlayvfs.workspace.limits import limited
+from overlayvfs.workspace.watch import audit_log
 
 __version__ = "0.1.0"
 
-__all__ = ["OverlayFS", "MemoryFS", "OsModule", "MountFailed", "limited", "__version__"]
+__all__ = ["OverlayFS", "MemoryFS", "OsModule", "MountFailed", "limited", "audit_log", "__version__"]

@@ -112,8 +112,14 @@ class File:
     def _pwrite(self, inode: Inode, data: bytes | memoryview, offset: int) -> int:
         if not len(data):
             return 0
-        written = inode.data.pwrite(data, offset)
+        try:
+            written = inode.data.pwrite(data, offset)
+        except OSError as error:
+            self._mnt.report("write", (self.dentry.path or "/",), error)
+            raise
         drop_set_ids(self._mnt, inode.data)
+        if self._mnt.watchers:
+            self._mnt.report("write", (self.dentry.path or "/",), None, written)
         return written
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -157,7 +163,7 @@ class File:
 
     def truncate(self, size: int) -> None:
         """Set the file's size. EINVAL (negative, or not open for writing) EBADF (O_PATH)."""
-        with self._mnt.lock:
+        with self._change("truncate"):
             self._check_open()
             if size < 0 or self.inode is None or not self._may_write:
                 raise oserror(errno.EINVAL)
@@ -182,7 +188,7 @@ class File:
 
     def chmod(self, mode: int) -> None:
         """Set the permission bits. EBADF (O_PATH) EROFS EPERM EEXIST (KB 13.8)."""
-        with self._mnt.lock:
+        with self._change("chmod"):
             self._check_open()
             self._mnt.writable_upper()
             mode = check_chmod(self._mnt, self.stat(), mode)
@@ -191,7 +197,7 @@ class File:
 
     def chown(self, uid: int, gid: int) -> None:
         """Set owner and group. EBADF EROFS EPERM EEXIST."""
-        with self._mnt.lock:
+        with self._change("chown"):
             self._check_open()
             self._mnt.writable_upper()
             st = self.stat()
@@ -204,7 +210,7 @@ class File:
 
     def utime(self, times_ns: tuple[int, int] | None) -> None:
         """Set atime and mtime, to the present if None. EBADF EROFS EPERM EACCES EEXIST."""
-        with self._mnt.lock:
+        with self._change("utime"):
             self._check_open()
             self._mnt.writable_upper()
             check_utime(self._mnt, self.dentry, self.stat(), now=times_ns is None)
@@ -230,7 +236,7 @@ class File:
     def setxattr(self, name: str, value: bytes, flags: int = 0) -> None:
         """Set an attribute; errnos as Overlay.setxattr, and EBADF, EEXIST."""
         xattr.check_setxattr(name, value, flags)
-        with self._mnt.lock:
+        with self._change("setxattr"):
             self._check_open()
             self._mnt.writable_upper()
             xattr.permit(self._mnt, self.dentry.kind, self.stat(), name, writing=True)
@@ -239,7 +245,7 @@ class File:
 
     def removexattr(self, name: str) -> None:
         """Remove an attribute; errnos as Overlay.removexattr, and EBADF, EEXIST."""
-        with self._mnt.lock:
+        with self._change("removexattr"):
             self._check_open()
             self._mnt.writable_upper()
             xattr.permit(self._mnt, self.dentry.kind, self.stat(), name, writing=True)
@@ -255,6 +261,17 @@ class File:
             self._check_open()
             if self.inode is not None and self.inode.in_upper and not self._mnt.options.volatile:
                 self.inode.data.sync()
+
+    @contextmanager
+    def _change(self, verb: str) -> Iterator[None]:
+        """Hold the lock for a verb that changes something, and tell those who watch how it went."""
+        with self._mnt.lock:
+            try:
+                yield
+            except OSError as error:
+                self._mnt.report(verb, (self.dentry.path or "/",), error)
+                raise
+            self._mnt.report(verb, (self.dentry.path or "/",))
 
     @property
     def _may_write(self) -> bool:

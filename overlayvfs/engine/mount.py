@@ -3,7 +3,7 @@
 import errno
 import threading
 from collections import ChainMap
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from stat import S_IFDIR
 from typing import TYPE_CHECKING
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 RAW = MarkNames("\0", *("\0",) * 8)
 """Marks no object can carry (NUL): for a layer seen without a union."""
+
+Report = Callable[[str, tuple[str, ...], OSError | None, int], None]
+"""Told of a verb that was to change something: its name, the paths, how it failed, the bytes written. Never raises."""
 
 _REDIRECT_DIR = ("on", "off", "follow", "nofollow")
 _XINO = ("on", "off", "auto")
@@ -151,6 +154,7 @@ class Mount:
         """What the upper's objects show for their own inode number, where they are copies of others: those others'."""
         self.origins: ChainMap[int, LowerFile] = ChainMap()
         """What the upper's objects were copied up from, by inode number: for where an origin mark can't tell."""
+        self.watchers: tuple[Report, ...] = ()
         self.whiteout: str | None = None
         self.temp_count = 0
         self._shared_numbers: list[Numbers | None] = [None]
@@ -212,6 +216,11 @@ class Mount:
             _live_mounts.discard(self)
             if self.upper is not None and _live_uppers.get(self.upper.identity()) is self:
                 del _live_uppers[self.upper.identity()]
+
+    def report(self, verb: str, paths: tuple[str, ...], error: OSError | None = None, size: int = 0) -> None:
+        """Tell those who watch of a verb, under the lock: reports come in the order of the changes."""
+        for watcher in self.watchers:
+            watcher(verb, paths, error, size)
 
     def layer(self, number: int) -> Layer:
         """Return layer `number` as the kernel counts: 0 is the upper."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from overlayvfs.abi import O_RDONLY, PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs, oserror
+from overlayvfs.abi import O_ACCMODE, O_CREAT, O_RDONLY, O_TRUNC, PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs, oserror
 from overlayvfs.engine import attr, create, remove, xattr
 from overlayvfs.engine import fork as forking
 from overlayvfs.engine import rename as renaming
@@ -17,7 +17,7 @@ from overlayvfs.engine.file import File
 from overlayvfs.engine.fork import Checkpoint
 from overlayvfs.engine.inode import attributes, dismiss_readers, is_fixed, lower_content, share_inode
 from overlayvfs.engine.lookup import shrink
-from overlayvfs.engine.mount import RAW, Credentials, Mount, Options, check_overlap
+from overlayvfs.engine.mount import RAW, Credentials, Mount, Options, Report, check_overlap
 from overlayvfs.engine.namecache import NameCache
 from overlayvfs.engine.open import open_file
 from overlayvfs.engine.permission import READ, acting_as, allowed, may
@@ -37,6 +37,10 @@ from overlayvfs.layers.base import Layer, Torn, UpperLayer
 # Linux reports these for what the path itself is, before it asks whether the mount can be written.
 _UNLINK_LAST = {Last.DOT: errno.EISDIR, Last.DOTDOT: errno.EISDIR, Last.ROOT: errno.EISDIR}
 _RMDIR_LAST = {Last.DOT: errno.EINVAL, Last.DOTDOT: errno.ENOTEMPTY, Last.ROOT: errno.EBUSY}
+
+
+_FOR_CHANGE = O_ACCMODE | O_CREAT | O_TRUNC
+"""An open with any of these copies up, creates or cuts: O_RDONLY is 0."""
 
 
 class Overlay:
@@ -107,6 +111,16 @@ class Overlay:
         if mnt is not None:
             mnt.close()
 
+    def watch(self, report: Report) -> None:
+        """Have `report` told of every verb that changes something, or was to, by path or by descriptor."""
+        with self._mnt.lock:
+            self._mnt.watchers = (*self._mnt.watchers, report)
+
+    def unwatch(self, report: Report) -> None:
+        """Undo `watch`; idempotent."""
+        with self._mnt.lock:
+            self._mnt.watchers = tuple(one for one in self._mnt.watchers if one is not report)
+
     def fork(self) -> "Overlay":
         """Return an independent overlay that equals this one now; see engine.fork for costs and errnos."""
         with _Verb(self._mnt, "/") as mnt:
@@ -119,7 +133,7 @@ class Overlay:
 
     def rollback(self, to: Checkpoint) -> None:
         """Make this overlay what it was at a checkpoint; see engine.fork for errnos and what open files see."""
-        with _Verb(self._mnt, "/") as mnt:
+        with _Change(self._mnt, "rollback", "/") as mnt:
             forking.rollback(mnt, to)
 
     def view(self, since: "Checkpoint | Overlay | None" = None) -> "Overlay":
@@ -219,7 +233,7 @@ class Overlay:
 
     def open(self, path: str, flags: int, mode: int = 0o777) -> File:
         """Open or create an object (open(2)); see engine.open for the errnos and their order."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "open", path) if flags & _FOR_CHANGE else _Verb(self._mnt, path) as mnt:
             return open_file(mnt, path, flags, mode)
 
     def readlink(self, path: str) -> str:
@@ -229,13 +243,13 @@ class Overlay:
 
     def mkdir(self, path: str, mode: int = 0o777) -> None:
         """Make a directory (mkdir(2)). EEXIST EROFS EACCES ENOSPC."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "mkdir", path) as mnt:
             target = _free_name(mnt, path, directory=True)
             create.mkdir(mnt, target.parent, target.name, mode)
 
     def mknod(self, path: str, mode: int = 0o600, rdev: int = 0) -> None:
         """Make a fifo, socket, device or file (mknod(2)). EPERM (a directory, a whiteout) EINVAL EEXIST EROFS."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "mknod", path) as mnt:
             kind = stat.S_IFMT(mode)
             if kind == stat.S_IFDIR:
                 raise oserror(errno.EPERM)
@@ -246,7 +260,7 @@ class Overlay:
 
     def symlink(self, target: str, path: str) -> None:
         """Make a symlink holding `target` (symlink(2)). ENOENT (empty) ENAMETOOLONG EEXIST EROFS."""
-        with _Verb(self._mnt, target, path) as mnt:
+        with _Change(self._mnt, "symlink", target, path) as mnt:
             if not target:
                 raise oserror(errno.ENOENT)
             if len(target.encode("utf-8", "surrogateescape")) >= PATH_MAX:
@@ -256,47 +270,47 @@ class Overlay:
 
     def link(self, src: str, dst: str, *, follow: bool = False) -> None:
         """Give `src` a second name (link(2)). ENOENT EEXIST EROFS EPERM (a directory)."""
-        with _Verb(self._mnt, src, dst) as mnt:
+        with _Change(self._mnt, "link", src, dst) as mnt:
             source = find(mnt, src, follow=follow)
             target = _free_name(mnt, dst)
             create.link(mnt, source, target.parent, target.name)
 
     def unlink(self, path: str) -> None:
         """Remove a name that is no directory (unlink(2)). EISDIR EROFS ENOENT ENOTDIR (a slash)."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "unlink", path) as mnt:
             remove.unlink(mnt, _victim(mnt, path, _UNLINK_LAST, directory=False))
 
     def rmdir(self, path: str) -> None:
         """Remove a directory that shows no name (rmdir(2)). EINVAL (.) ENOTEMPTY EBUSY (root) EROFS ENOENT ENOTDIR."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "rmdir", path) as mnt:
             remove.rmdir(mnt, _victim(mnt, path, _RMDIR_LAST, directory=True))
 
     def rename(self, src: str, dst: str, flags: int = 0) -> None:
         """Move `src` to `dst` (renameat2(2)); see engine.rename for the errnos and their order."""
-        with _Verb(self._mnt, src, dst) as mnt:
+        with _Change(self._mnt, "rename", src, dst) as mnt:
             renaming.check_flags(flags)
             renaming.rename(mnt, find_parent(mnt, src), find_parent(mnt, dst), flags)
 
     def truncate(self, path: str, size: int) -> None:
         """Set a file's size (truncate(2)). EINVAL (negative) EISDIR EROFS EACCES."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "truncate", path) as mnt:
             if size < 0:
                 raise oserror(errno.EINVAL)
             attr.truncate(mnt, find(mnt, path), size)
 
     def chmod(self, path: str, mode: int, *, follow: bool = True) -> None:
         """Set permission bits (chmod(2)). EROFS EOPNOTSUPP (a symlink) EPERM."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "chmod", path) as mnt:
             attr.chmod(mnt, find(mnt, path, follow=follow), mode)
 
     def chown(self, path: str, uid: int, gid: int, *, follow: bool = True) -> None:
         """Set owner and group, -1 for as it is (chown(2)). EROFS EPERM."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "chown", path) as mnt:
             attr.chown(mnt, find(mnt, path, follow=follow), uid, gid)
 
     def utime(self, path: str, times_ns: tuple[int, int] | None, *, follow: bool = True) -> None:
         """Set atime and mtime; None is now (utimensat(2)). EROFS EPERM EACCES."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "utime", path) as mnt:
             attr.utime(mnt, find(mnt, path, follow=follow), times_ns)
 
     def access(self, path: str, mode: int, *, effective_ids: bool = False, follow: bool = True) -> bool:
@@ -328,13 +342,13 @@ class Overlay:
 
     def setxattr(self, path: str, name: str, value: bytes, flags: int = 0, *, follow: bool = True) -> None:
         """Set an attribute (setxattr(2)). EINVAL ERANGE E2BIG EROFS EPERM EEXIST ENODATA EOPNOTSUPP."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "setxattr", path) as mnt:
             xattr.check_setxattr(name, value, flags)
             xattr.set_value(mnt, find(mnt, path, follow=follow), name, value, flags)
 
     def removexattr(self, path: str, name: str, *, follow: bool = True) -> None:
         """Remove an attribute (removexattr(2)). ERANGE EROFS EPERM ENODATA EOPNOTSUPP."""
-        with _Verb(self._mnt, path) as mnt:
+        with _Change(self._mnt, "removexattr", path) as mnt:
             xattr.check_name(name)
             xattr.remove(mnt, find(mnt, path, follow=follow), name)
 
@@ -379,6 +393,26 @@ class _Verb:
                 del error.filename2
             else:
                 error.filename2 = self._path2
+
+
+class _Change(_Verb):
+    """A verb that changes something: those who watch are told, still under the lock."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, mnt: Mount, name: str, path: str, path2: str | None = None) -> None:
+        self._mnt = mnt
+        self._path = path
+        self._path2 = path2
+        self._name = name
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._mnt.watchers and (error is None or isinstance(error, OSError)):
+            paths = (self._path,) if self._path2 is None else (self._path, self._path2)
+            self._mnt.report(self._name, paths, error)
+        super().__exit__(kind, error, trace)
 
 
 def _free_name(mnt: Mount, path: str, *, directory: bool = False) -> Target:

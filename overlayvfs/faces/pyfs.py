@@ -39,6 +39,7 @@ from overlayvfs.layers.adapt import LayerSpec, open_layer, open_upper
 from overlayvfs.layers.base import Layer
 from overlayvfs.layers.memory import MemoryLayer, Superblock
 from overlayvfs.marks import TRUSTED, USER
+from overlayvfs.workspace.watch import Callback, Watch
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """What `exists` takes for no, as os.path.exists does."""
@@ -78,6 +79,15 @@ class TreeFS(FS):
         if not self._closed:
             super().close()
             self._overlay.close()
+
+    def watch(self, callback: Callback) -> Watch:
+        """Have `callback` told, with a Record, of every verb that changes something or was to.
+
+        By path or by descriptor, through this face or `os`, until the Watch is closed. It is called inside the verb,
+        in the order of the changes; what it raises is logged. Nothing is slower where nobody watches.
+        """
+        self.check()
+        return Watch(self._overlay, callback)
 
     # What is there
 
