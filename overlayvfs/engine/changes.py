@@ -73,6 +73,23 @@ def locked(*mounts: Mount) -> Iterator[None]:
         yield
 
 
+def touched(mnt: Mount) -> list[str]:
+    """Return the path of everything in the upper that shows and is no directory, sorted."""
+    found: list[str] = []
+    pending = [mnt.root]
+    while pending:
+        directory = pending.pop()
+        for name in _upper_names(mnt, directory):
+            dentry = lookup(mnt, directory, name)
+            if dentry is None:
+                continue
+            if dentry.is_dir:
+                pending.append(dentry)
+            else:
+                found.append(dentry.path)
+    return sorted(found)
+
+
 class _Comparison:
     """One run of `compare`."""
 

@@ -35,14 +35,14 @@ def copy_up(mnt: Mount, dentry: Dentry, *, size: int | None = None, data: bool =
 
     Raises:
         EROFS: the mount has no upper.
-        EEXIST: the name is gone (KB 13.8).
+        EEXIST, ENOTDIR, ENOTEMPTY, ENOENT, EIO: the name is gone (KB 13.8).
         ENOSPC, EIO and what else a layer raises; the tree is then the one before.
 
     """
     upper = mnt.writable_upper()
     if not dentry.has_upper:
         if dentry.unlinked:
-            raise oserror(errno.EEXIST, reason="the name was removed before anything was copied up")
+            raise oserror(_in_the_way(upper, dentry), reason="the name was removed before anything was copied up")
         assert dentry.parent is not None
         copy_up(mnt, dentry.parent)
         adopt_readers(mnt, dentry)
@@ -57,6 +57,21 @@ def copy_up(mnt: Mount, dentry: Dentry, *, size: int | None = None, data: bool =
     if data and is_metacopy(mnt, dentry):
         copy_up_data(mnt, upper, dentry)
     return upper
+
+
+def _in_the_way(upper: UpperLayer, dentry: Dentry) -> int:
+    """Return the errno of copying up what has lost its name: what is there now is in the way.
+
+    Linux links a file into its place but renames a directory there, which an empty directory would not hinder:
+    it is replaced then, by one that no path leads to. We don't do that.
+    """
+    parent = dentry.parent
+    if parent is None or parent.unlinked:
+        return errno.EIO if dentry.is_dir else errno.ENOENT
+    if not dentry.is_dir:
+        return errno.EEXIST
+    there = upper.lstat(f"{parent.path}/{dentry.name}")
+    return errno.ENOTEMPTY if stat.S_ISDIR(there.st_mode) else errno.ENOTDIR
 
 
 def can_resize(mnt: Mount, dentry: Dentry) -> bool:

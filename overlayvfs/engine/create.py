@@ -7,7 +7,7 @@ from collections.abc import Callable
 from overlayvfs.abi import RENAME_EXCHANGE, Stat, oserror
 from overlayvfs.engine.copy_up import copy_up, set_impure
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.lookup import upper_stat
+from overlayvfs.engine.lowers import look
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.permission import may_create, may_link
 from overlayvfs.engine.redirect import set_link_redirect
@@ -98,7 +98,7 @@ def _create(mnt: Mount, parent: Dentry, name: str, mode: int, make: Make) -> tup
     copy_up(mnt, parent)
     path = f"{parent.path}/{name}"
     mode, uid, gid = _ownership(mnt, upper.lstat(parent.path), mode)
-    below = upper_stat(upper, path)
+    below = look(upper, path)
     if below is None:
         handle = _make_in_place(mnt, upper, parent, path, mode, uid, gid, make)
     else:
@@ -185,7 +185,7 @@ def link(mnt: Mount, source: Dentry, parent: Dentry, name: str) -> None:
     path = f"{parent.path}/{name}"
     if source.lower is not None:
         set_impure(mnt, upper, parent)
-    if upper_stat(upper, path) is None:
+    if look(upper, path) is None:
         upper.link(source.path, path)
     else:
         with staged(mnt, upper) as temp:

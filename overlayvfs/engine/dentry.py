@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from overlayvfs.engine.inode import Inode
 
 
+Listing = tuple[list[str], list[int]]
+"""A directory's names and, in the same order, their S_IFMT types (0: unknown)."""
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Dentry:
     """One name in the overlay; live, and unique per name.
@@ -43,8 +47,8 @@ class Dentry:
     """Open descriptors of any kind: while there are some, this stays the one dentry of its name."""
     stat: Stat | None = None
     """The attributes shown, where nothing can change them: the object is in a lower only."""
-    listing: list[str] | None = None
-    """The names last listed here, while none came, went or changed its layer."""
+    listing: Listing | None = None
+    """What was last listed here, while no name came, went or changed its layer."""
     readers: list[None] | None = None
     """One entry a light reader (faces/lightfile.py), which opened nothing; a list, as append and pop are atomic."""
     inode: "Inode | None" = None

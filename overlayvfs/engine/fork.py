@@ -19,6 +19,7 @@ from overlayvfs.engine.duplicate import Pair, duplicate
 from overlayvfs.engine.inode import real
 from overlayvfs.engine.lowers import look
 from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.resolve import Last, Target
 from overlayvfs.engine.work import discard, temp_path
 from overlayvfs.layers.base import INDEX, CopiedLayer, SnapshotLayer, UpperLayer
 
@@ -185,6 +186,77 @@ def _restore(mnt: Mount, upper: UpperLayer, then: Mount, source: UpperLayer) -> 
     swap.clear()
     forget_names(mnt)
     _take_numbers(mnt, numbers, then)
+
+
+def drop(mnt: Mount, target: Target) -> bool:
+    """Let the lowers show again what they have at a name, with all below; False where the parent hides them.
+
+    Files open in the upper keep what they hold, as after unlink(2).
+
+    Raises:
+        EINVAL: `.`, `..` or the root.
+        EROFS: the mount has no upper.
+
+    """
+    if target.last is not Last.NORM:
+        raise oserror(errno.EINVAL)
+    upper = mnt.writable_upper()
+    if not _shows_the_lowers(mnt, target.parent):
+        return False
+    path = f"{target.parent.path}/{target.name}"
+    if target.parent.has_upper and upper_stat(upper, path) is not None:
+        _keep_for_descriptors(mnt)
+        before = upper.lstat(target.parent.path)
+        aside = temp_path(mnt)
+        upper.rename(path, aside)
+        # Committed: the lowers show.
+        keep_what_fits(upper.utime, target.parent.path, before.st_atime_ns, before.st_mtime_ns)
+        discard(upper, aside)
+        forget_names(mnt)
+    return True
+
+
+def _shows_the_lowers(mnt: Mount, directory: Dentry) -> bool:
+    """Tell whether a directory merges what the lowers alone show at its path."""
+    below: Lower | None = mnt.lowers.root
+    for name in directory.path.split("/")[1:]:
+        below = mnt.lowers.lookup(below, name) if isinstance(below, LowerDir) else None
+    if isinstance(below, LowerDir):
+        return directory.lower_dir is not None and directory.lower_dir.parts == below.parts
+    return directory.lower_dir is None
+
+
+def empty(mnt: Mount) -> None:
+    """Remove everything from the upper but its root's attributes, and look everything up anew, the lowers too.
+
+    Files open in the upper keep what they hold, as after unlink(2).
+
+    Raises:
+        EROFS: the mount has no upper.
+        EIO: the tree is as it was before.
+
+    """
+    upper = mnt.writable_upper()
+    nothing = temp_path(mnt)
+    _keep_for_descriptors(mnt)
+    swap = _Swap(mnt, upper)
+    upper.mkdir(nothing, 0o700, 0, 0)
+    try:
+        before = upper.lstat("")
+        swap.contents(nothing, "")
+        if mnt.has_index:
+            swap.contents(nothing, INDEX)
+    except BaseException:
+        swap.undo()
+        raise
+    finally:
+        discard(upper, nothing)
+    # Committed: the upper holds nothing.
+    swap.clear()
+    keep_what_fits(upper.utime, "", before.st_atime_ns, before.st_mtime_ns)
+    mnt.lowers.forget()
+    mnt.root.lower = mnt.lowers.root if mnt.lowers.layers else None
+    forget_names(mnt)
 
 
 def forget_names(mnt: Mount) -> None:

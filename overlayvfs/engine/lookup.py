@@ -6,7 +6,7 @@ import stat
 from overlayvfs.abi import Stat, check_name, oserror
 from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark, has_metacopy
+from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark, has_metacopy, look
 from overlayvfs.engine.mount import Mount
 from overlayvfs.layers.base import UpperLayer
 from overlayvfs.marks import parse_redirect
@@ -73,7 +73,7 @@ def _look_up_bare(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
     """Look a name up in a layer without a union, each time anew: overlays it is a layer of write to it too."""
     check_name(name)
     assert mnt.upper is not None
-    st = None if parent.unlinked else upper_stat(mnt.upper, f"{parent.path}/{name}")
+    st = None if parent.unlinked else look(mnt.upper, f"{parent.path}/{name}")
     if st is None:
         parent.children.pop(name, None)
         return None
@@ -88,7 +88,7 @@ def _look_up(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
     if parent.has_upper:
         assert mnt.upper is not None
         path = f"{parent.path}/{name}"
-        st = upper_stat(mnt.upper, path)
+        st = look(mnt.upper, path)
         if st is not None:
             if mnt.is_whiteout(mnt.upper, path, st):
                 return None
@@ -108,14 +108,6 @@ def _look_up(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
 def _check_refusal(lower: LowerDir) -> None:
     if lower.refusal is not None:
         raise lower.refusal
-
-
-def upper_stat(upper: UpperLayer, path: str) -> Stat | None:
-    """Return the attributes of an object in the upper, None where there is none."""
-    try:
-        return upper.lstat(path)
-    except FileNotFoundError:
-        return None
 
 
 def _upper_dir(mnt: Mount, upper: UpperLayer, path: str, parent: Dentry, name: str) -> Dentry:

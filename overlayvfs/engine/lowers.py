@@ -7,7 +7,7 @@ and ovl_lookup_single() step by step; names in comments are the kernel's.
 import errno
 import itertools
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from overlayvfs.abi import Stat, is_whiteout, oserror
@@ -130,7 +130,7 @@ class LowerStack:
         probe: Sequence[Part] = parent.parts
         if len(probe) >= _INDEX_FROM and not parent.unindexable:
             probe = self._parts_with(parent, name)
-        found = self._find(parent.parts, probe, _Search(name)) if probe else None
+        found = self._find_file(probe, name) or (self._find(parent.parts, probe, _Search(name)) if probe else None)
         if not _is_refused(found):
             parent.children[name] = found
         return found
@@ -234,6 +234,20 @@ class LowerStack:
             parent.index = index
         return parent.index.get(name, ())
 
+    def _find_file(self, probe: Sequence[Part], name: str) -> LowerFile | None:
+        """Return what `_find` would if that is a regular file without marks, else None: a third of the time."""
+        for number, base in probe:
+            layer, path = self.layers[number - 1], f"{base}/{name}"
+            st = look(layer, path)
+            if st is None:
+                continue
+            if not stat.S_ISREG(st.st_mode) or get_mark(layer, path, self.marks.metacopy) is not None:
+                return None
+            if st.st_size == 0 and get_mark(layer, path, self.marks.whiteout) is not None:
+                return None
+            return LowerFile(number, path, st)
+        return None
+
     def _find(self, parts: Sequence[Part], probe: Sequence[Part], search: _Search) -> Lower | None:
         """Walk down `parts` (the loop of ovl_lookup); `probe` are those of them known to hold the name."""
         upper_metacopy = search.metacopy
@@ -320,12 +334,9 @@ class LowerStack:
         if path.endswith(("/.", "/..")):
             raise oserror(errno.EACCES, reason=f"redirect {search.name!r} climbs")
         layer = self.layer(number)
-        try:
-            st = layer.lstat(path)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
-                return None
-            raise
+        st = look(layer, path)
+        if st is None:
+            return None
         if self.is_whiteout(layer, path, st):
             search.stop = True
             return None
@@ -401,8 +412,24 @@ def find_beneath(layer: Layer, path: str) -> str:
     return "".join(f"/{part}" for part in at)
 
 
+def look(layer: Layer, path: str) -> Stat | None:
+    """Return an object's attributes, None where there is none. A layer may answer without an exception (`look`)."""
+    quick: Callable[[str], Stat | None] | None = getattr(layer, "look", None)
+    if quick is not None:
+        return quick(path)
+    try:
+        return layer.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            return None
+        raise
+
+
 def get_mark(layer: Layer, path: str, name: str) -> bytes | None:
     """Return a mark's value, None where there is none or the layer can hold none."""
+    quick: Callable[[str, str], bytes | None] | None = getattr(layer, "mark", None)
+    if quick is not None:
+        return quick(path, name)
     try:
         return layer.getxattr(path, name)
     except OSError as error:

@@ -12,16 +12,16 @@ from overlayvfs.engine import attr, create, remove, xattr
 from overlayvfs.engine import fork as forking
 from overlayvfs.engine import rename as renaming
 from overlayvfs.engine.changes import Change, compare
-from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.dentry import Dentry, Listing
 from overlayvfs.engine.file import File
 from overlayvfs.engine.fork import Checkpoint
-from overlayvfs.engine.inode import attributes, dismiss_readers, is_fixed, lower_content, share_inode
+from overlayvfs.engine.inode import attributes, dismiss_readers, lower_content, remember, share_inode
 from overlayvfs.engine.lookup import shrink
 from overlayvfs.engine.mount import RAW, Credentials, Mount, Options, Report, check_overlap
 from overlayvfs.engine.namecache import NameCache
 from overlayvfs.engine.open import open_file
 from overlayvfs.engine.permission import READ, acting_as, allowed, may
-from overlayvfs.engine.readdir import list_dir, list_names
+from overlayvfs.engine.readdir import list_dir, listing, scan
 from overlayvfs.engine.resolve import (
     Last,
     NotPlain,
@@ -168,11 +168,7 @@ class Overlay:
     def listdir(self, path: str) -> list[Dirent]:
         """Return a directory's names without `.` and `..` (readdir(3)). ENOTDIR EACCES."""
         with _Verb(self._mnt, path) as mnt:
-            dentry = find(mnt, path)
-            if not dentry.is_dir:
-                raise oserror(errno.ENOTDIR)
-            may(mnt, dentry, READ)
-            return list_dir(mnt, dentry)
+            return list_dir(mnt, _readable_dir(mnt, find(mnt, path)))
 
     @property
     def known_names(self) -> NameCache:
@@ -189,24 +185,28 @@ class Overlay:
         """
         with _Verb(self._mnt, path) as mnt:
             dentry = find_plain(mnt, path)
-            if dentry is not None and dentry.stat is None and is_fixed(mnt, dentry):
-                dentry.stat = attributes(mnt, dentry)
-                dentry.readers = [] if dentry.is_file else None
+            if dentry is not None and dentry.stat is None:
+                remember(mnt, dentry)
             mnt.names.learn(path, dentry)
             return dentry
 
-    def listing(self, path: str) -> list[str]:
-        """Return a directory's names, kept while they hold if the path is plain. ENOTDIR EACCES."""
-        names = self.names(path)
+    def listing(self, path: str) -> Listing:
+        """Return a directory's names and types, not to be changed; kept while they hold. ENOTDIR EACCES."""
         with _Verb(self._mnt, path) as mnt:
             try:
                 dentry = find_plain(mnt, path)
             except NotPlain:
-                return names
-            if dentry is not None and dentry.is_dir:
-                dentry.listing = list_names(mnt, dentry)
+                dentry = None
+            if dentry is None:
+                dentry = find(mnt, path)
+            else:
                 mnt.names.learn(path, dentry)
-        return names
+            return listing(mnt, _readable_dir(mnt, dentry))
+
+    def scan(self, path: str) -> list[tuple[str, Stat]]:
+        """Return a directory's names with their attributes, links as links. ENOTDIR EACCES."""
+        with _Verb(self._mnt, path) as mnt:
+            return scan(mnt, _readable_dir(mnt, find(mnt, path)))
 
     def content(self, dentry: Dentry) -> bytes | None:
         """Return all of a small file that only a lower has, and remember it; None if it is not such a file."""
@@ -221,15 +221,6 @@ class Overlay:
     def dismiss_readers(self, dentry: Dentry) -> None:
         """Let go of a file that was kept open for light readers, if no one is left."""
         dismiss_readers(self._mnt, dentry)
-
-    def names(self, path: str) -> list[str]:
-        """Return a directory's names alone, which asks less of the layers than listdir. ENOTDIR EACCES."""
-        with _Verb(self._mnt, path) as mnt:
-            dentry = find(mnt, path)
-            if not dentry.is_dir:
-                raise oserror(errno.ENOTDIR)
-            may(mnt, dentry, READ)
-            return list_names(mnt, dentry)
 
     def open(self, path: str, flags: int, mode: int = 0o777) -> File:
         """Open or create an object (open(2)); see engine.open for the errnos and their order."""
@@ -413,6 +404,14 @@ class _Change(_Verb):
             paths = (self._path,) if self._path2 is None else (self._path, self._path2)
             self._mnt.report(self._name, paths, error)
         super().__exit__(kind, error, trace)
+
+
+def _readable_dir(mnt: Mount, dentry: Dentry) -> Dentry:
+    """Return the dentry if it is a directory the caller may list. ENOTDIR EACCES."""
+    if not dentry.is_dir:
+        raise oserror(errno.ENOTDIR)
+    may(mnt, dentry, READ)
+    return dentry
 
 
 def _free_name(mnt: Mount, path: str, *, directory: bool = False) -> Target:

@@ -6,9 +6,9 @@ A merged list is computed once per open directory and does not change while it i
 import errno
 import stat
 
-from overlayvfs.abi import Dirent, is_whiteout, oserror
-from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.inode import attributes, map_numbers
+from overlayvfs.abi import Dirent, Stat, is_whiteout, oserror
+from overlayvfs.engine.dentry import Dentry, Listing
+from overlayvfs.engine.inode import attributes, map_numbers, remember
 from overlayvfs.engine.lookup import lookup
 from overlayvfs.engine.lowers import LowerDir, get_mark
 from overlayvfs.engine.mount import Mount
@@ -42,11 +42,37 @@ def list_dir(mnt: Mount, dentry: Dentry) -> list[Dirent]:
     return _numbered(mnt, dentry, merged, remapped=mnt.numbers.bits > 0, impure=impure)
 
 
-def list_names(mnt: Mount, dentry: Dentry) -> list[str]:
-    """Return the names a directory shows, in the kernel's order; asks only for listings. ENOTDIR."""
+def listing(mnt: Mount, dentry: Dentry) -> Listing:
+    """Return the names a directory shows in the kernel's order and their S_IFMT types; kept while they hold. ENOTDIR."""
     if not dentry.is_dir:
         raise oserror(errno.ENOTDIR)
-    return [] if dentry.unlinked else [entry.d_name for _, entry in _merge(mnt, _places(mnt, dentry))]
+    if dentry.unlinked:
+        return [], []
+    if dentry.listing is not None:
+        return dentry.listing
+    entries = [entry for _, entry in _merge(mnt, _places(mnt, dentry))]
+    found = [entry.d_name for entry in entries], [entry.d_type for entry in entries]
+    if not mnt.bare:
+        dentry.listing = found
+    return found
+
+
+def list_names(mnt: Mount, dentry: Dentry) -> list[str]:
+    """Return the names a directory shows, in the kernel's order; not to be changed. ENOTDIR."""
+    return listing(mnt, dentry)[0]
+
+
+def scan(mnt: Mount, dentry: Dentry) -> list[tuple[str, Stat]]:
+    """Return the names a directory shows with their attributes; names that can't be looked up are left out. ENOTDIR."""
+    found = []
+    for name in listing(mnt, dentry)[0]:
+        try:
+            child = lookup(mnt, dentry, name)
+        except OSError:
+            continue
+        if child is not None:
+            found.append((name, child.stat or remember(mnt, child)))
+    return found
 
 
 def shows_nothing(mnt: Mount, dentry: Dentry) -> bool:

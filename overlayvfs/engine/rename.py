@@ -10,7 +10,8 @@ from overlayvfs.engine import index
 from overlayvfs.engine.copy_up import copy_up, set_impure
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.inode import inode_key
-from overlayvfs.engine.lookup import lookup, upper_stat
+from overlayvfs.engine.lookup import lookup
+from overlayvfs.engine.lowers import look
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.permission import WRITE, may, may_create, may_delete
 from overlayvfs.engine.readdir import shows_nothing
@@ -130,7 +131,7 @@ def _replace(mnt: Mount, old: Dentry, new: Dentry | None, new_parent: Dentry, ne
     if old_parent is not new_parent and old.lower is not None:
         set_impure(mnt, upper, new_parent)
     path = f"{new_parent.path}/{new_name}"
-    over_whiteout = new is None and upper_stat(upper, path) is not None
+    over_whiteout = new is None and look(upper, path) is not None
     _mark_directory(mnt, upper, old, new_parent, same_dir=old_parent is new_parent)
     cleared = clear_whiteouts(mnt, upper, path) if new is not None and new.is_dir and new.has_upper else None
     try:

@@ -73,6 +73,8 @@ def find_plain(mnt: Mount, path: str) -> Dentry | None:
     if mnt.bare or mnt.credentials.uid != 0:
         raise NotPlain
     at = mnt.root
+    if path in _ROOT:
+        return at
     for name in (path[1:] if path.startswith("/") else path).split("/"):
         if name in _NOT_PLAIN:
             raise NotPlain
@@ -88,6 +90,7 @@ def find_plain(mnt: Mount, path: str) -> Dentry | None:
 
 
 _NOT_PLAIN = frozenset(("", ".", ".."))
+_ROOT = frozenset(("", "/"))
 
 
 def find_parent(mnt: Mount, path: str) -> Target:

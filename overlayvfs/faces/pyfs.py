@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
-from typing import IO, Any, BinaryIO, Self, cast
+from typing import IO, Any, BinaryIO, Self, TypeVar, cast
 
 from fs import errors
 from fs.base import FS
@@ -20,9 +20,9 @@ from fs.permissions import Permissions
 from fs.subfs import SubFS
 
 from overlayvfs import abi
-from overlayvfs.abi import Dirent, Stat
-from overlayvfs.engine.dentry import Dentry
+from overlayvfs.abi import Stat
 from overlayvfs.engine.changes import Change
+from overlayvfs.engine.dentry import Dentry, Listing
 from overlayvfs.engine.fork import Checkpoint
 from overlayvfs.engine.mount import Options
 from overlayvfs.engine.overlay import Overlay
@@ -30,8 +30,7 @@ from overlayvfs.engine.resolve import NotPlain
 from overlayvfs.faces import mountoptions, rawio, stats, trees
 from overlayvfs.faces.errors import IllegalDestination, MountFailed, fs_error, fs_errors
 from overlayvfs.faces.layer import OverlayLayer
-from overlayvfs.faces.lazyinfo import LAZY as _LAZY
-from overlayvfs.faces.lazyinfo import LazyInfo
+from overlayvfs.faces.lazyinfo import LAZY, BasicInfo, LazyInfo
 from overlayvfs.faces.lightfile import LightFile
 from overlayvfs.faces.osmod import OsModule
 from overlayvfs.faces.shared import Shared
@@ -46,7 +45,13 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLON
 
 _OPEN_FLAGS = {"r": 0, "w": abi.O_CREAT | abi.O_TRUNC, "a": abi.O_CREAT | abi.O_APPEND, "x": abi.O_CREAT | abi.O_EXCL}
 
-_STAT_NAMESPACES = frozenset({"details", "access", "stat", "lstat"})
+_BASIC = frozenset({"basic"})
+
+_T = TypeVar("_T")
+
+
+def _page(entries: list[_T], page: tuple[int, int] | None) -> list[_T]:
+    return entries if page is None else entries[page[0] : page[1]]
 
 
 class TreeFS(FS):
@@ -123,11 +128,12 @@ class TreeFS(FS):
     def getinfo(self, path: str, namespaces: Collection[str] | None = None) -> Info:
         try:
             dentry = self._known.paths[path]
-            st = None if dentry is None else dentry.stat
-            if st is not None and (namespaces is None or _LAZY.issuperset(namespaces)):
-                return LazyInfo(dentry.name, st, namespaces)  # type: ignore[union-attr]
         except (KeyError, TypeError):
-            self._learn(path)
+            dentry = self._learn(path)
+        if dentry is not None:
+            st = dentry.stat
+            if st is not None and (namespaces is None or "overlay" not in namespaces):
+                return LazyInfo(dentry.name, st, namespaces)
         _path = self.validatepath(path)
         try:
             st = self._overlay.stat(_path)
@@ -140,25 +146,25 @@ class TreeFS(FS):
 
     def listdir(self, path: str) -> list[str]:
         try:
-            listing = self._known.paths[path].listing  # type: ignore[union-attr]
-            if listing is not None:
-                return listing.copy()
+            return self._known.paths[path].listing[0].copy()  # type: ignore[union-attr, index]
         except (KeyError, TypeError, AttributeError):
-            pass
-        _path = self.validatepath(path)
-        with fs_errors(path, directory=True):
-            return self._overlay.listing(path if path and path in (_path, _path[1:]) else _path).copy()
+            return self._listing(path)[0].copy()
 
     def scandir(
         self, path: str, namespaces: Collection[str] | None = None, page: tuple[int, int] | None = None
     ) -> Iterator[Info]:
         """Return what is in a directory, links as links; the names are those of this moment, `page` a slice of them."""
+        wanted = frozenset(namespaces or ())
+        if wanted <= _BASIC:
+            names, kinds = self._listing(path)
+            if all(kinds):
+                return iter(_page([BasicInfo(name, kind) for name, kind in zip(names, kinds, strict=True)], page))
         _path = self.validatepath(path)
         with fs_errors(path, directory=True):
-            entries = self._overlay.listdir(_path)
-        if page is not None:
-            entries = entries[page[0] : page[1]]
-        return self._infos(_path, entries, namespaces or ())
+            found = self._overlay.scan(_path)
+        if wanted <= LAZY and "link" not in wanted:
+            return iter(_page([LazyInfo(name, st, namespaces) for name, st in found], page))
+        return self._infos(_path, _page(found, page), wanted)
 
     def getmeta(self, namespace: str = "standard") -> dict[str, Any]:
         return {**self._meta, "read_only": self._overlay.read_only} if namespace == "standard" else {}
@@ -343,6 +349,12 @@ class TreeFS(FS):
                 mtime_ns = st.st_mtime_ns if modified is None else stats.nanoseconds(modified)
                 self._overlay.utime(_path, (atime_ns, mtime_ns))
 
+    def _listing(self, path: str) -> Listing:
+        _path = self.validatepath(path)
+        with fs_errors(path, directory=True):
+            # As the caller spelt it, if that is plain: the answer is kept under that spelling.
+            return self._overlay.listing(path if path and path in (_path, _path[1:]) else _path)
+
     def _learn(self, path: str) -> Dentry | None:
         """Return what a path is known to be from now on, None if nothing or if that can't be known."""
         if self.validatepath(path) not in (path, f"/{path}"):
@@ -395,21 +407,16 @@ class TreeFS(FS):
             raise errors.FileExpected(path)
         return rawio.RawFile(file, path, f"{letter}b+" if mode.updating else f"{letter}b", self._overlay)
 
-    def _infos(self, folder: str, entries: list[Dirent], namespaces: Collection[str]) -> Iterator[Info]:
-        needs_stat = not _STAT_NAMESPACES.isdisjoint(namespaces) or "link" in namespaces
-        for name, _, kind in entries:
+    def _infos(self, folder: str, found: list[tuple[str, Stat]], namespaces: Collection[str]) -> Iterator[Info]:
+        for name, st in found:
             path = f"{folder.rstrip('/')}/{name}"
-            if needs_stat or not kind:
+            raw: dict[str, dict[str, object]] = {"basic": stats.basic(name, st.st_mode)}
+            try:
                 with fs_errors(path):
-                    try:
-                        st = self._overlay.stat(path, follow=False)
-                    except FileNotFoundError:
-                        # Removed since the directory was read.
-                        continue
-                    raw = {"basic": stats.basic(name, st.st_mode)}
                     self._add_namespaces(raw, namespaces, path, st, lstat=st)
-            else:
-                raw = {"basic": stats.basic(name, kind)}
+            except errors.ResourceNotFound:
+                # Removed since the directory was read.
+                continue
             yield Info(raw)
 
     def _add_namespaces(
