@@ -264,6 +264,17 @@ class EngineBox(Box):
         self._upper_layer = None if stack.upper is None else self._make_layer(stack.upper)
         self._open_overlay()
 
+    def lost_its_place(self, fd: int) -> bool:
+        """Tell whether a descriptor is a directory's that was only in a lower, and another directory has its name.
+
+        Changing it has Linux replace the other one if that is empty; this library refuses to.
+        """
+        dentry = self._overlay.os._file(fd).dentry
+        if not dentry.is_dir or dentry.has_upper or not dentry.unlinked:
+            return False
+        successor = dentry.parent.children.get(dentry.name)
+        return successor is not None and successor.is_dir
+
     def raw_layers(self) -> Layers:
         """Return the layers as they are past the overlay, to be read without it noticing."""
         self._mounted()

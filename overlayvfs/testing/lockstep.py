@@ -13,7 +13,7 @@ from overlayvfs.testing.bodies import Box, EngineBox
 from overlayvfs.testing.coverage import Coverage
 from overlayvfs.testing.kernel import Kernel, Transcript
 from overlayvfs.testing.minimise import Trial, minimised
-from overlayvfs.testing.ops import Op, Outcome, Runner, as_source, call
+from overlayvfs.testing.ops import Op, Outcome, Runner, Slot, as_source, call
 from overlayvfs.testing.random_stacks import Profile, random_stack
 from overlayvfs.testing.sequences import Operations
 from overlayvfs.testing.snapshots import Snapshot, differences, without_marks
@@ -76,7 +76,7 @@ def try_random(
         runner = Runner(box.os)
         layers = box.raw_layers()
         while len(ops) < length:
-            op = executable(box, operations.draw())
+            op = executable(box, runner, operations.draw())
             if coverage is not None:
                 coverage.see(op, layers)
             outcome = runner.run(op)
@@ -92,11 +92,18 @@ def try_random(
     return Trial(stack, tuple(ops)), compare(ours, kernel.collect(), ops)
 
 
-def executable(box: Box, op: Op) -> Op:
-    """Return `op`, or a stat where it would open a fifo, socket or device: there Linux has a driver, and we have none.
+_CHANGES_BY_DESCRIPTOR = ("fchmod", "fchown", "utime", "setxattr", "removexattr")
 
-    The stat is what finding that out takes; looking a name up may leave an origin mark (ovl_fix_origin).
+
+def executable(box: EngineBox, runner: Runner, op: Op) -> Op:
+    """Return `op` or, where what it does differs on purpose, one that looks instead of it.
+
+    A fifo, socket or device is not opened: there Linux has a driver, and we have none. The stat instead of it is what
+    finding that out takes; looking a name up may leave an origin mark (ovl_fix_origin).
     """
+    if op.name in _CHANGES_BY_DESCRIPTOR and isinstance(op.args[0], Slot):
+        fd = runner.descriptor(op.args[0])
+        return call("fstat", op.args[0]) if fd is not None and box.lost_its_place(fd) else op
     if op.name not in ("open", "truncate"):
         return op
     try:
@@ -116,7 +123,7 @@ def diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> list[str]:
         runner = Runner(box.os)
         for op in trial.ops:
             # Where others are left out, this may open what the whole sequence did not.
-            ops.append(executable(box, op))
+            ops.append(executable(box, runner, op))
             outcomes.append(runner.run(ops[-1]))
         kernel.submit(trial.stack, ops)
         ours = Transcript(outcomes, snapshots_of(box, trial.stack))

@@ -87,6 +87,10 @@ class Runner:
         """Execute operations in order."""
         return [self.run(op) for op in ops]
 
+    def descriptor(self, slot: Slot) -> int | None:
+        """Return the descriptor a slot holds, None if there is none."""
+        return self._fds.get(slot)
+
     def close(self) -> None:
         """Close every descriptor that is still open."""
         for slot in list(self._fds):

@@ -4,13 +4,14 @@ Everything is drawn from a `random.Random`, so that a seed reproduces it and Hyp
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
 from overlayvfs.testing.stacks import Stack
 from overlayvfs.testing.states import STATES, arranged
 from overlayvfs.testing.trees import (
+    DIR,
     WHITEOUT,
     Directory,
     Node,
@@ -59,9 +60,11 @@ def random_stack(rng: Random, profile: Profile) -> Stack:
         while len(lowers) < 2:
             lowers.append(_random_tree(rng, profile))
         _plant(rng, lowers, None)
+        _redirect(rng, profile, lowers)
         return Stack(lowers, None, profile.options, profile.separate)
     upper = _random_tree(rng, profile, sparse=True) if rng.random() < 0.5 else {}
     _plant(rng, lowers, upper)
+    _redirect(rng, profile, [upper, *lowers])
     return Stack(lowers, without_unlisted_whiteouts(lowers, upper), profile.options, profile.separate)
 
 
@@ -98,8 +101,6 @@ def _random_directory(rng: Random, profile: Profile) -> Node:
         owner = {"uid": rng.choice(IDS), "gid": rng.choice(IDS)}
     xattrs = {"user.k": b"v"} if rng.random() < 0.1 else {}
     marks: dict[str, Any] = {"opaque": True} if rng.random() < 0.15 else {}
-    if profile.marks and rng.random() < 0.25:
-        marks["redirect"] = rng.choice(("a", "d", "x", "/a", "/d", "/a/b", "/d/e", "/e/d/a", "/f"))
     return directory(mode=mode, xattrs=xattrs, **owner, **marks)
 
 
@@ -133,6 +134,44 @@ def _plant(rng: Random, lowers: Sequence[dict[str, Node]], upper: dict[str, Node
         (rng.choice(lowers) if not parent else lowers[0]).update(layers.lower)
         if upper is not None:
             upper.update(layers.upper)
+
+
+_MALFORMED: Final = ("", "/", "//d", "d/e", "..", "/a/../d")
+
+
+def _redirect(rng: Random, profile: Profile, layers: Sequence[dict[str, Node]]) -> None:
+    """Let a few directories redirect, as rename(2) would have left them: what they lead to is hidden at its old place.
+
+    Two ways to one lower object are for tests of their own: a directory is ESTALE then, and a file's copy shows at its
+    other name for as long as Linux has that cached (KB 2.10).
+    """
+    used: list[str] = []
+    for tree in layers if profile.marks else ():
+        nodes = normal(tree)
+        directories = [path for path, node in nodes.items() if path and isinstance(node, Directory)]
+        for path in rng.sample(directories, min(2, len(directories))):
+            value = rng.choice(("a", "d", "x", "/a", "/d", "/a/b", "/d/e", "/e/d/a", "/f"))
+            target = value if value.startswith("/") else f"{path.rpartition('/')[0]}/{value}"
+            if rng.random() < 0.1:
+                value = rng.choice(_MALFORMED)
+            elif any(_overlap(target, one) for one in [path, *used]) or not _is_free(nodes, target):
+                continue
+            else:
+                used.append(target)
+                tree[target] = WHITEOUT
+            node = nodes[path]
+            tree[path] = replace(node, marks={**node.marks, "redirect": value.encode()})
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Tell whether one of two paths is the other, or leads through it."""
+    return f"{path}/".startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
+
+
+def _is_free(nodes: Mapping[str, Node], path: str) -> bool:
+    """Tell whether nothing of a tree is in the way of an entry at `path`."""
+    parents = ["/".join(path.split("/")[:count]) for count in range(1, path.count("/") + 1)]
+    return path not in nodes and all(isinstance(nodes.get(parent, DIR), Directory) for parent in parents)
 
 
 def _merged_parent(rng: Random, lower: Tree, upper: Tree | None) -> str:

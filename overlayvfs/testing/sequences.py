@@ -48,7 +48,7 @@ class Operations:
         """Return the next operation."""
         self._drawn += 1
         if self._drawn <= _EARLY and self._mostly(0.5):
-            return self._table_a() if self._mostly(0.6) else self._table_b()
+            return self._table_a() if self._mostly(0.45) else self._table_b()
         return self._rng.choice(self._makers)(self)
 
     def learn(self, op: Op, outcome: Outcome) -> None:
