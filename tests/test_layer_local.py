@@ -18,6 +18,7 @@ from overlayvfs.abi import RENAME_EXCHANGE, makedev
 from overlayvfs.layers.base import INDEX, WORK, Layer
 from overlayvfs.layers.local import LocalLayer, beneath, syscalls, workarea
 from overlayvfs.layers.local.names import remove_tree
+from overlayvfs.layers.local.opened import KEPT_MAX
 from overlayvfs.marks import FileHandle
 from overlayvfs.testing.conformance import LowerConformance, Tree, UpperConformance, fill
 from overlayvfs.testing.conformance.trees import opened, raises_errno, read, read_tree
@@ -140,6 +141,13 @@ def upper(host: Path) -> Iterator[LocalLayer]:
     layer.close()
 
 
+@pytest.fixture
+def lower(host: Path) -> Iterator[LocalLayer]:
+    layer = LocalLayer(host / "root", writable=False)
+    yield layer
+    layer.close()
+
+
 def snapshot(top: Path) -> dict[str, tuple[object, ...]]:
     """Everything about a directory that a verb led astray could have changed."""
     seen: dict[str, tuple[object, ...]] = {}
@@ -202,6 +210,30 @@ def test_no_verb_goes_through_a_symlink_swapped_in(host: Path, upper: LocalLayer
         VERBS[verb](upper)
     assert (snapshot(host / "outside"), snapshot(host / "root")) == before
     assert upper.listdir(WORK) == []
+
+
+@pytest.mark.usefixtures("resolution")
+@pytest.mark.parametrize(
+    "verb", ["lstat", "names", "listdir", "readlink", "getxattr", "listxattr", "open", "file_handle"]
+)
+@pytest.mark.parametrize("swapped", ["a", "a/b", "a/b/c"])
+def test_no_verb_of_a_lower_goes_through_a_symlink_swapped_in(
+    host: Path, lower: LocalLayer, verb: str, swapped: str
+) -> None:
+    shutil.rmtree(host / "root" / swapped)
+    (host / "root" / swapped).symlink_to(host / "outside" / swapped)
+    with raises_errno(ENOTDIR):
+        VERBS[verb](lower)
+
+
+@pytest.mark.usefixtures("resolution")
+def test_what_a_lower_has_opened_stays_inside_when_a_symlink_takes_its_place(host: Path, lower: LocalLayer) -> None:
+    assert lower.lstat("/a/b/c/f")
+    (host / "root/a").rename(host / "root/moved")
+    (host / "root/a").symlink_to(host / "outside/a")
+    assert os.path.samestat(os.lstat(host / "root/moved/b/c/f"), lower.lstat("/a/b/c/f"))  # type: ignore[arg-type]
+    with opened(lower.open("/a/b/c/f")) as handle:
+        assert handle.pread(7, 0) == b"inside"
 
 
 @pytest.mark.usefixtures("resolution")
@@ -316,20 +348,82 @@ def test_opening_a_lower_opens_its_root_and_touches_no_tree(host: Path, monkeypa
     assert calls == [("open", str(host / "root"))]
 
 
-def test_lstat_of_a_name_in_the_root_is_one_call(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = LocalLayer(host / "root", writable=False)
-    calls = []
-    for name in ("open", "stat", "close"):
-        real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real, **k: (calls.append(_n), _r(*a, **k))[1])
-    layer.lstat("/a")
-    shallow = calls.copy()
-    calls.clear()
-    layer.lstat("/a/b")
-    monkeypatch.undo()
-    layer.close()
-    assert shallow == ["stat"]
-    assert calls == ["open", "stat", "close"]
+def count_calls(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> list[str]:
+    """Return the names of the system calls `act` makes on descriptors and paths."""
+    calls: list[str] = []
+    with monkeypatch.context() as patch:
+        for name in ("open", "stat", "fstat", "close", "getxattr", "listxattr", "pread"):
+            real = getattr(os, name)
+            patch.setattr(os, name, lambda *a, _n=name, _r=real, **k: (calls.append(_n), _r(*a, **k))[1])
+        act()
+    return calls
+
+
+def test_a_lower_opens_each_directory_once(lower: LocalLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count_calls(monkeypatch, lambda: lower.lstat("/a")) == ["stat"]
+    assert count_calls(monkeypatch, lambda: lower.lstat("/a/b")) == ["open", "stat"]
+    assert count_calls(monkeypatch, lambda: lower.lstat("/a/b")) == ["stat"]
+    assert count_calls(monkeypatch, lambda: lower.lstat("/a/b/c")) == ["open", "stat"]
+    assert count_calls(monkeypatch, lambda: lower.mark("/a/b/c", "user.overlay.opaque")) == ["listxattr"]
+
+
+def test_a_file_of_a_lower_is_opened_by_what_was_seen_of_it(lower: LocalLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    lower.lstat("/a/b/c/f")
+    assert count_calls(monkeypatch, lambda: lower.open("/a/b/c/f").close()) == ["open", "close"]
+    lower.lstat("/a")
+    assert count_calls(monkeypatch, lambda: lower.open("/a/b/c/f").close()) == ["stat", "open", "close"]
+
+
+def test_a_directory_put_in_the_place_of_another_is_noticed_when_it_is_looked_at(host: Path, lower: LocalLayer) -> None:
+    for path in ("/a", "/a/b", "/a/b/c", "/a/b/c/f"):
+        lower.lstat(path)
+    (host / "root/a").rename(host / "gone")
+    (host / "root/a/b/c").mkdir(parents=True)
+    (host / "root/a/b/c/g").touch()
+    for path in ("/a", "/a/b", "/a/b/c", "/a/b/c/g"):
+        lower.lstat(path)
+    assert [entry.d_name for entry in lower.listdir("/a/b/c")] == ["g"]
+    with raises_errno(ENOENT):
+        lower.lstat("/a/b/c/f")
+
+
+def test_directories_kept_open_are_few_however_many_layers_there_are(host: Path) -> None:
+    for number in range(20):
+        (host / f"root/a/d{number}").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    layers = [LocalLayer(host / "root", writable=False) for _ in range(10)]
+    for layer in layers:
+        for number in range(20):
+            assert layer.look(f"/a/d{number}/no") is None
+    assert len(os.listdir("/proc/self/fd")) <= before + len(layers) + KEPT_MAX
+    for layer in layers:
+        assert layer.look("/a/b/c/f") is not None
+        layer.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("path", ["/..", "/../root/a", "/a/../../root/a", "/a/..", "//etc", "/\0", "/a/\0/f"])
+def test_no_path_of_a_lower_climbs_or_starts_at_the_host_s_root(lower: LocalLayer, path: str) -> None:
+    lower.lstat("/a/b/c/f")
+    with pytest.raises((FileNotFoundError, NotADirectoryError)):
+        lower.lstat(path)
+
+
+def test_a_mark_is_found_beside_other_attributes(host: Path, lower: LocalLayer) -> None:
+    os.setxattr(host / "root/a", "user.other", b"1")
+    assert lower.mark("/a", "user.overlay.opaque") is None
+    os.setxattr(host / "root/a", "user.overlay.opaque", b"y")
+    assert lower.mark("/a", "user.overlay.opaque") == b"y"
+
+
+def test_an_attribute_no_list_tells_of_is_found(host: Path, lower: LocalLayer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlisted(*_: object, **__: object) -> list[str]:
+        raise OSError(EOPNOTSUPP, "Operation not supported")
+
+    os.setxattr(host / "root/a", "user.overlay.opaque", b"y")
+    monkeypatch.setattr(os, "listxattr", unlisted)
+    assert lower.mark("/a", "user.overlay.opaque") == b"y"
+    assert lower.mark("/a", "user.overlay.redirect") is None
 
 
 def test_a_closed_layer_answers_ebadf(host: Path) -> None:
@@ -338,6 +432,12 @@ def test_a_closed_layer_answers_ebadf(host: Path) -> None:
     for verb in ("lstat", "listdir", "create", "rename to"):
         with raises_errno(EBADF):
             VERBS[verb](layer)
+    lower = LocalLayer(host / "root", writable=False)
+    lower.lstat("/a/b/c/f")
+    lower.close()
+    for verb in ("lstat", "listdir", "getxattr", "open"):
+        with raises_errno(EBADF):
+            VERBS[verb](lower)
 
 
 def test_a_missing_root_or_one_that_is_no_directory_is_an_error(host: Path) -> None:
@@ -658,8 +758,10 @@ def test_dropped_layers_and_handles_give_their_descriptors_back_at_once(host: Pa
         layer.prepare(index=True)
         handles = [layer.open(path, writable=False) for path in ("/a", "/a/b/c/f", "")]
         handles.append(layer.create("/n", 0o666, *OWNER))
+        lower = LocalLayer(host / "root", writable=False)
+        lower.lstat("/a/b/c/f")
         assert len(os.listdir("/proc/self/fd")) > before
-        del layer, handles
+        del layer, handles, lower
         assert len(os.listdir("/proc/self/fd")) == before
     finally:
         gc.enable()

@@ -4,7 +4,8 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import Self, TypeVar
+from operator import attrgetter
+from typing import Final, Self, TypeVar
 
 from overlayvfs.abi import O_PATH, Stat, oserror
 from overlayvfs.layers.local.beneath import path_of
@@ -12,35 +13,33 @@ from overlayvfs.layers.local.loan import lent_object
 
 T = TypeVar("T")
 
-_NAMESPACES = ("user.", "trusted.", "security.", "system.")
+_NAMESPACES: Final = ("user.", "trusted.", "security.", "system.")
+_LISTED: Final = ("user.", "trusted.")
+"""Namespaces whose attributes are in the object's list wherever they can be read (xattr_permission)."""
+
+
+_fields: Final = attrgetter(*Stat._fields)
 
 
 def to_stat(st: os.stat_result) -> Stat:
     """Return the host's answer as the ABI's value."""
-    return Stat(
-        st.st_mode,
-        st.st_ino,
-        st.st_dev,
-        st.st_nlink,
-        st.st_uid,
-        st.st_gid,
-        st.st_size,
-        st.st_atime_ns,
-        st.st_mtime_ns,
-        st.st_ctime_ns,
-        st.st_blocks,
-        st.st_rdev,
-        st.st_blksize,
-    )
+    # Stat(…) of the fields one by one takes 0.9 µs, this 0.6: as much as half a stat(2).
+    return tuple.__new__(Stat, _fields(st))
 
 
-def get_attribute(ref: int | str, name: str, *, follow: bool = True) -> bytes:
-    """Return an attribute, ENODATA also where the file system holds none of a namespace there is."""
+def find_attribute(ref: int | str, name: str, *, follow: bool = True) -> bytes | None:
+    """Return an attribute, None where there is none: also where the file system holds none of a namespace there is."""
+    try:
+        # Most objects have no attributes at all. A list says so in 0.4 µs, a refusal in 1.6.
+        if name.startswith(_LISTED) and name not in os.listxattr(ref, follow_symlinks=follow):
+            return None
+    except OSError:
+        pass  # it may have no list, or too long a one, and the attribute all the same
     try:
         return os.getxattr(ref, name, follow_symlinks=follow)
     except OSError as error:
-        if error.errno == errno.EOPNOTSUPP and name.startswith(_NAMESPACES):
-            raise oserror(errno.ENODATA) from None
+        if error.errno == errno.ENODATA or (error.errno == errno.EOPNOTSUPP and name.startswith(_NAMESPACES)):
+            return None
         raise
 
 
@@ -86,7 +85,8 @@ class HostHandle:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if self.fd >= 0:
+            self.close()
 
     def close(self) -> None:
         fd, self.fd, self._ref = self.fd, -1, -1
@@ -138,7 +138,10 @@ class HostHandle:
         os.utime(self._changeable(), ns=(atime_ns, mtime_ns))
 
     def getxattr(self, name: str) -> bytes:
-        return self._as_owner(lambda: get_attribute(self._ref, name))
+        value = self._as_owner(lambda: find_attribute(self._ref, name))
+        if value is None:
+            raise oserror(errno.ENODATA)
+        return value
 
     def setxattr(self, name: str, value: bytes, flags: int = 0) -> None:
         ref = self._changeable()
