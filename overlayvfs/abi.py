@@ -104,6 +104,11 @@ def makedev(major: int, minor: int) -> int:
     return (minor & 0xFF) | ((major & 0xFFF) << 8) | ((minor & ~0xFF) << 12) | ((major & ~0xFFF) << 32)
 
 
+def split_dev(rdev: int) -> tuple[int, int]:
+    """Return the (major, minor) of a device number in Linux's 64-bit packing, on any host."""
+    return (rdev >> 8) & 0xFFF | (rdev >> 32) & ~0xFFF, rdev & 0xFF | (rdev >> 12) & ~0xFF
+
+
 _anonymous_minors = itertools.count(0xF0000)
 
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from overlayvfs.abi import Stat
 from overlayvfs.engine.copy_up import keep_what_fits, stream
-from overlayvfs.layers.base import UpperLayer
+from overlayvfs.layers.base import Layer, UpperLayer
 
 Pair = tuple[str, str]
 """A directory to copy and the existing one, of the other layer, that is to equal it."""
 
 
-def duplicate(src: UpperLayer, dst: UpperLayer, pairs: Sequence[Pair]) -> dict[int, int]:
+def duplicate(src: Layer, dst: UpperLayer, pairs: Sequence[Pair]) -> dict[int, int]:
     """Let each directory of `dst` equal the one of `src` it is paired with; hard links between them stay links.
 
     Takes time proportional to the objects; contents are shared where `dst` can. What `dst` can't hold is left
@@ -30,7 +30,7 @@ def duplicate(src: UpperLayer, dst: UpperLayer, pairs: Sequence[Pair]) -> dict[i
 class _Copy:
     """One run of `duplicate`."""
 
-    def __init__(self, src: UpperLayer, dst: UpperLayer) -> None:
+    def __init__(self, src: Layer, dst: UpperLayer) -> None:
         self._src = src
         self._dst = dst
         self.numbers: dict[int, int] = {}

@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
 from overlayvfs.abi import O_ACCMODE, O_CREAT, O_RDONLY, O_TRUNC, PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs, oserror
@@ -86,6 +86,14 @@ class Overlay:
     def as_mounter(self) -> AbstractContextManager[None]:
         """Let the verbs of a block act with all rights, as an overlay acts on its layers whoever calls."""
         return acting_as(self._mnt, Credentials())
+
+    @contextmanager
+    def inspect(self) -> Iterator[Mount]:
+        """Give the mount itself to look at: layers, marks. No other thread changes anything meanwhile. EBADF."""
+        with self._mnt.lock:
+            if self._mnt.closed:
+                raise oserror(errno.EBADF, reason="the overlay is closed")
+            yield self._mnt
 
     @property
     def options(self) -> Options:

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
+from os.path import isfile
 from typing import IO, Any, BinaryIO, Self, TypeVar, cast
 
 from fs import errors
@@ -35,9 +36,13 @@ from overlayvfs.faces.lightfile import LightFile
 from overlayvfs.faces.osmod import OsModule
 from overlayvfs.faces.shared import Shared
 from overlayvfs.layers.adapt import LayerSpec, open_layer, open_upper
-from overlayvfs.layers.base import Layer
+from overlayvfs.layers.base import Layer, UpperLayer
 from overlayvfs.layers.memory import MemoryLayer, Superblock
-from overlayvfs.marks import TRUSTED, USER
+from overlayvfs.marks import TRUSTED, USER, MarkNames
+from overlayvfs.workspace.commit import commit, discard, roll_back
+from overlayvfs.workspace.journal import Progress
+from overlayvfs.workspace.save import load, save
+from overlayvfs.workspace.target import Target, layer_target
 from overlayvfs.workspace.watch import Callback, Watch
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
@@ -483,7 +488,8 @@ class MemoryFS(TreeFS):
 class OverlayFS(TreeFS):
     """Linux's OverlayFS: read-only `lowers`, highest priority first, and one writable `upper`, seen as one tree.
 
-    A layer is any FS, FS URL or path, and so is a workdir. Without an upper the overlay is read-only. The other
+    A layer is any FS, FS URL or path, and so is a workdir. Without an upper the overlay is read-only; one that is an
+    archive (see `save`) is loaded into memory, and the file changes only when it is saved again. The other
     options have mount(8)'s names and values. `close` ends the overlay and closes no layer it was given,
     unless `close_layers`.
 
@@ -607,6 +613,65 @@ class OverlayFS(TreeFS):
             base = since._overlay if isinstance(since, OverlayFS) else since
             return self._overlay.changes(base, content=content, directory_times=directory_times)
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write all the upper holds to one file of the host, to be loaded as `OverlayFS(lowers, upper=path)`.
+
+        A tar archive with everything in it: whiteouts, marks, hard links, attributes, times (but ctimes), holes;
+        compressed if the name ends in .gz or .zst. It is there when it is complete; until then what was there stays.
+
+        Raises:
+            OSError: as open(2) and write(2); EROFS without an upper; EOPNOTSUPP, .zst needs overlayvfs[zstd].
+
+        """
+        self.check()
+        save(self._overlay, path)
+
+    def commit(
+        self,
+        dst: LayerSpec,
+        *,
+        paths: Collection[str] | None = None,
+        dry_run: bool = False,
+        on_conflict: str = "error",
+        progress: Progress | None = None,
+    ) -> list[Change]:
+        """Bring the changes (at and below `paths`, or all) into `dst`; return them.
+
+        `dst` is an FS, FS URL or path whose tree equals the lowers', a lower itself, or another overlay. Afterwards
+        it equals the merged tree, as far as it can hold that; where it is a lower, the changes leave the upper. What
+        stands in the way is found before anything is written: with `on_conflict` "error" that is an error, with
+        "skip" those paths are left out, with "overwrite" they are made what they are here. All new is prepared in
+        `dst` first, under `.overlayvfs-commit`; a failure in the middle leaves a journal there, from which the same
+        commit goes on and `roll_back_commit` goes back. `progress(done, total, path)` is called after each step.
+        With `dry_run` nothing is written.
+
+        Raises:
+            CommitConflict: `dst` was changed since it was stacked; `conflicts` says where.
+            ResourceLocked: `dst` is a layer of another live overlay, which is named.
+            PermissionDenied, Unsupported: `dst` can't hold an object of that kind.
+
+        """
+        chosen = None if paths is None else [self.validatepath(path) for path in paths]
+        with fs_errors("/"), commit_target(self._overlay, dst) as target:
+            return commit(
+                self._overlay, target, paths=chosen, dry_run=dry_run, on_conflict=on_conflict, progress=progress
+            )
+
+    @staticmethod
+    def roll_back_commit(dst: LayerSpec) -> bool:
+        """Make `dst` what it was before a commit into it that was interrupted; tell whether there was one."""
+        with fs_errors("/"), commit_target(None, dst) as target:
+            return roll_back(target.tree)
+
+    def discard(self, paths: Collection[str] | None = None) -> None:
+        """Forget the changes, at and below `paths` or all of them: the lowers show again.
+
+        Files open in the upper keep what they hold, as after unlink(2). The upper's root keeps its own attributes.
+        """
+        chosen = None if paths is None else [self.validatepath(path) for path in paths]
+        with fs_errors("/"):
+            discard(self._overlay, chosen)
+
     def rollback(self, to: Checkpoint) -> None:
         """Make this overlay what it was at a checkpoint of it, or of the one it was forked from.
 
@@ -626,6 +691,31 @@ class OverlayFS(TreeFS):
         """Return what another overlay stacks: the merged tree, from `path` on."""
         self.check()
         return OverlayLayer(self._overlay, str(self), path)
+
+
+def _open_upper(upper: LayerSpec, workdir: LayerSpec | None, marks: MarkNames) -> UpperLayer:
+    """Open the upper, or load the one an archive holds."""
+    if isinstance(upper, str | PathLike) and isfile(upper):
+        if workdir is not None:
+            raise abi.oserror(errno.EINVAL, str(workdir), reason="an upper loaded from an archive has no workdir")
+        return load(upper)
+    return open_upper(upper, workdir, marks=marks)
+
+
+@contextmanager
+def commit_target(source: Overlay | None, dst: LayerSpec) -> Iterator[Target]:
+    """Give what a commit is to write to: an overlay as it is, anything else as a layer, closed again at the end."""
+    if isinstance(dst, OverlayFS):
+        dst.check()
+        yield Target(dst._overlay)
+        return
+    layer = open_upper(dst)
+    try:
+        with layer_target(source, layer) as target:
+            yield target
+    finally:
+        if layer is not dst:
+            layer.close()
 
 
 def _check_sequence(lowers: object) -> None:

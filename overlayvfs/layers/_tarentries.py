@@ -88,6 +88,8 @@ class Entry:
     gid: int = 0
     size: int = 0
     mtime_ns: int = 0
+    atime_ns: int | None = None
+    """None where the archive has none, as most."""
     rdev: int = 0
     offset: int = 0
     """Of the data in the archive, where `extents` is None."""
@@ -208,8 +210,11 @@ def _entry(member: tarfile.TarInfo, room: int, label: str) -> Entry:
     if not (0 <= member.uid <= _UINT32 and 0 <= member.gid <= _UINT32):
         raise malformed(label, name, f"its owner {member.uid}:{member.gid} is none")
     entry = Entry(name, parts, kind | stat.S_IMODE(member.mode), member.uid, member.gid)
-    entry.mtime_ns = _mtime_ns(member, label)
+    entry.mtime_ns = _clamped(int(member.mtime) * _NS)
     if member.pax_headers:
+        exact = _time_ns(member, "mtime", label)
+        entry.mtime_ns = entry.mtime_ns if exact is None else exact
+        entry.atime_ns = _time_ns(member, "atime", label)
         _check_numbers(member, label)
         entry.xattrs = _xattrs(member, label)
     if kind == stat.S_IFREG:
@@ -252,19 +257,22 @@ def _components(path: str, label: str, name: str) -> list[str]:
     return parts
 
 
-def _mtime_ns(member: tarfile.TarInfo, label: str) -> int:
-    """Return the time as exact as the archive has it, clamped to what 64 bits of nanoseconds hold (1677 to 2262)."""
-    text = member.pax_headers.get("mtime")
-    if text is None:
-        when = int(member.mtime) * _NS
-    else:
-        match = _PAX_NUMBER.fullmatch(text)
-        if match is None:
-            raise malformed(label, member.name, f"its mtime {text[:40]!r} is no number")
-        sign, seconds, fraction = match.groups(default="")
-        when = int(seconds) * _NS + int(fraction[:9].ljust(9, "0"))
-        when = -when if sign else when
+def _clamped(when: int) -> int:
+    """Return a time as 64 bits of nanoseconds hold it (1677 to 2262)."""
     return max(-_INT64, min(when, _INT64))
+
+
+def _time_ns(member: tarfile.TarInfo, keyword: str, label: str) -> int | None:
+    """Return a time of the pax records as exact as the archive has it, None if it has none."""
+    text = member.pax_headers.get(keyword)
+    if text is None:
+        return None
+    match = _PAX_NUMBER.fullmatch(text)
+    if match is None:
+        raise malformed(label, member.name, f"its {keyword} {text[:40]!r} is no number")
+    sign, seconds, fraction = match.groups(default="")
+    when = int(seconds) * _NS + int(fraction[:9].ljust(9, "0"))
+    return _clamped(-when if sign else when)
 
 
 def _xattrs(member: tarfile.TarInfo, label: str) -> Mapping[str, bytes] | None:

@@ -1,6 +1,6 @@
 """The tree that an archive's entries make, kept small: a row of numbers per inode, a dict per directory.
 
-What is rare (targets, device numbers, attributes, maps of holes) is kept beside the rows. What an entry
+What is rare (targets, device numbers, access times, attributes, maps of holes) is kept beside the rows. What an entry
 may cost is counted as it comes, so that an archive can't ask for more memory than it is allowed.
 """
 
@@ -20,6 +20,7 @@ ROOT: Final = 1
 _ENTRY_COST: Final = 250
 _DIRECTORY_COST: Final = 350
 _EXTENT_COST: Final = 24
+_ATIME_COST: Final = 130
 _OPAQUE: Final[Mapping[str, bytes]] = {TRUSTED.opaque: b"y", USER.opaque: b"y"}
 
 
@@ -43,6 +44,7 @@ class TarTree:
         self._names: dict[int, dict[str, int]] = {}
         self._targets: dict[int, str] = {}
         self._devices: dict[int, int] = {}
+        self._atimes: dict[int, int] = {}
         self._xattrs: dict[int, Mapping[str, bytes]] = {}
         self._extents: dict[int, Extents] = {}
         # Of an image layer, by directory: the names it hides, and which directories hide all below them.
@@ -72,7 +74,7 @@ class TarTree:
         return ino
 
     def stat(self, ino: int, dev: int) -> Stat:
-        """Return the attributes of an inode on device `dev`. The archive's one time stands for all three."""
+        """Return the attributes of an inode on device `dev`. Times the archive has not are its mtime."""
         mode = self._modes[ino]
         size = self._sizes[ino]
         mtime_ns = self._mtimes[ino]
@@ -88,7 +90,7 @@ class TarTree:
             self._uids[ino],
             self._gids[ino],
             size,
-            mtime_ns,
+            self._atimes.get(ino, mtime_ns),
             mtime_ns,
             mtime_ns,
             (stored + 511) // 512,
@@ -215,6 +217,10 @@ class TarTree:
         self._mtimes[ino] = entry.mtime_ns
         self._offsets[ino] = entry.offset
         self._xattrs.pop(ino, None)
+        self._atimes.pop(ino, None)
+        if entry.atime_ns is not None:
+            self._charge(_ATIME_COST)
+            self._atimes[ino] = entry.atime_ns
         if entry.xattrs:
             self._charge(sum(200 + len(name) + len(value) for name, value in entry.xattrs.items()))
             self._xattrs[ino] = entry.xattrs
@@ -243,7 +249,7 @@ class TarTree:
             else:
                 self._nlinks[ino] -= 1
             if not self._nlinks[ino]:
-                for facts in (self._targets, self._devices, self._xattrs, self._extents):
+                for facts in (self._targets, self._devices, self._atimes, self._xattrs, self._extents):
                     facts.pop(ino, None)
 
     def _charge(self, cost: int) -> None:
