@@ -16,6 +16,9 @@ Listing = tuple[list[str], list[int]]
 """A directory's names and, in the same order, their S_IFMT types (0: unknown)."""
 
 
+_NO_CHILDREN: "dict[str, Dentry | None]" = {}
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Dentry:
     """One name in the overlay; live, and unique per name.
@@ -55,8 +58,12 @@ class Dentry:
     """What light readers read from since the copy up."""
     ghost: Handle | None = None
     """The real object behind an unlinked name with descriptors."""
-    children: "dict[str, Dentry | None]" = field(default_factory=dict)
+    children: "dict[str, Dentry | None]" = field(init=False)
     """Names looked up so far; None is a name that is not there."""
+
+    def __post_init__(self) -> None:
+        """Give a directory room for names; all others share one dict that stays empty, as there are many."""
+        self.children = {} if self.kind == stat.S_IFDIR else _NO_CHILDREN
 
     @property
     def path(self) -> str:

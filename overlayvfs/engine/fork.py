@@ -17,7 +17,7 @@ from overlayvfs.engine.copy_up import keep_what_fits
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.duplicate import Pair, duplicate
 from overlayvfs.engine.inode import real
-from overlayvfs.engine.lowers import look
+from overlayvfs.engine.lowers import Lower, LowerDir, look
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.resolve import Last, Target
 from overlayvfs.engine.work import discard, temp_path
@@ -204,7 +204,7 @@ def drop(mnt: Mount, target: Target) -> bool:
     if not _shows_the_lowers(mnt, target.parent):
         return False
     path = f"{target.parent.path}/{target.name}"
-    if target.parent.has_upper and upper_stat(upper, path) is not None:
+    if target.parent.has_upper and look(upper, path) is not None:
         _keep_for_descriptors(mnt)
         before = upper.lstat(target.parent.path)
         aside = temp_path(mnt)
@@ -254,7 +254,14 @@ def empty(mnt: Mount) -> None:
     # Committed: the upper holds nothing.
     swap.clear()
     keep_what_fits(upper.utime, "", before.st_atime_ns, before.st_mtime_ns)
+    forget_lowers(mnt)
+
+
+def forget_lowers(mnt: Mount) -> None:
+    """Look everything up anew from now on, the lowers too."""
+    _keep_for_descriptors(mnt)
     mnt.lowers.forget()
+    mnt.lowers.root.stat = None
     mnt.root.lower = mnt.lowers.root if mnt.lowers.layers else None
     forget_names(mnt)
 

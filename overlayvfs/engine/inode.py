@@ -204,9 +204,16 @@ def remember(mnt: Mount, dentry: Dentry) -> Stat:
     st = attributes(mnt, dentry)
     if is_fixed(mnt, dentry):
         dentry.stat = st
-        if dentry.is_file and dentry.readers is None:
-            dentry.readers = []
     return st
+
+
+def expect_readers(mnt: Mount, dentry: Dentry) -> bool:
+    """Get ready to count light readers of a file; False if it can't have any (see faces/lightfile.py)."""
+    if not dentry.is_file or not is_fixed(mnt, dentry):
+        return False
+    if dentry.readers is None:
+        dentry.readers = []
+    return True
 
 
 def lower_content(mnt: Mount, dentry: Dentry) -> bytes | None:

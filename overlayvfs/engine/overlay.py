@@ -4,18 +4,18 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 
 from overlayvfs.abi import O_ACCMODE, O_CREAT, O_RDONLY, O_TRUNC, PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs, oserror
 from overlayvfs.engine import attr, create, remove, xattr
 from overlayvfs.engine import fork as forking
 from overlayvfs.engine import rename as renaming
-from overlayvfs.engine.changes import Change, compare
+from overlayvfs.engine.changes import Change, compare, locked, touched
 from overlayvfs.engine.dentry import Dentry, Listing
 from overlayvfs.engine.file import File
 from overlayvfs.engine.fork import Checkpoint
-from overlayvfs.engine.inode import attributes, dismiss_readers, lower_content, remember, share_inode
+from overlayvfs.engine.inode import attributes, dismiss_readers, expect_readers, lower_content, remember, share_inode
 from overlayvfs.engine.lookup import shrink
 from overlayvfs.engine.mount import RAW, Credentials, Mount, Options, Report, check_overlap
 from overlayvfs.engine.namecache import NameCache
@@ -32,7 +32,9 @@ from overlayvfs.engine.resolve import (
     last_component,
     read_link,
 )
+from overlayvfs.engine.sharing import lower_of
 from overlayvfs.layers.base import Layer, Torn, UpperLayer
+from overlayvfs.marks import MarkNames
 
 # Linux reports these for what the path itself is, before it asks whether the mount can be written.
 _UNLINK_LAST = {Last.DOT: errno.EISDIR, Last.DOTDOT: errno.EISDIR, Last.ROOT: errno.EISDIR}
@@ -168,6 +170,49 @@ class Overlay:
         finally:
             base.close()
 
+    @property
+    def lowers(self) -> Sequence[Layer]:
+        """The lowers, the highest first."""
+        return self._mnt.lowers.layers
+
+    @property
+    def marks(self) -> MarkNames:
+        """How this overlay's marks are called."""
+        return self._mnt.marks
+
+    @property
+    def hard_links(self) -> bool:
+        """Whether an object can be given a second name."""
+        return self._mnt.upper is not None and self._mnt.upper.capabilities.hard_links
+
+    def forget_lowers(self) -> None:
+        """Look everything up anew: a lower was changed with this overlay's knowledge."""
+        with _Verb(self._mnt, "/") as mnt:
+            forking.forget_lowers(mnt)
+
+    def touched(self) -> list[str]:
+        """Return the path of everything in the upper that shows and is no directory, sorted."""
+        with _Verb(self._mnt, "/") as mnt:
+            return touched(mnt)
+
+    def drop(self, path: str) -> bool:
+        """Let the lowers show again what they have at `path`, with all below; False where the parent hides them."""
+        with _Change(self._mnt, "discard", path) as mnt:
+            return forking.drop(mnt, find_parent(mnt, path))
+
+    def empty(self) -> None:
+        """Remove everything from the upper but its root's attributes, and look everything up anew, the lowers too."""
+        with _Change(self._mnt, "discard", "/") as mnt:
+            forking.empty(mnt)
+
+    def lower_of(self, layer: Layer) -> int:
+        """Return which lower `layer` is, 1 being the highest; 0 if it is none.
+
+        EBUSY: it is the upper of a live overlay, or other live overlays have a lower in it, around it or of it.
+        EINVAL: it lies inside or around a lower of this one.
+        """
+        return lower_of(self._mnt, layer)
+
     def stat(self, path: str, *, follow: bool = True) -> Stat:
         """Return an object's attributes. ENOENT ENAMETOOLONG ENOTDIR ELOOP EACCES."""
         with _Verb(self._mnt, path) as mnt:
@@ -220,6 +265,11 @@ class Overlay:
         """Return all of a small file that only a lower has, and remember it; None if it is not such a file."""
         with _Verb(self._mnt, dentry.name) as mnt:
             return lower_content(mnt, dentry)
+
+    def expect_readers(self, dentry: Dentry) -> bool:
+        """Get ready to count light readers of a file; False if it can't have any."""
+        with _Verb(self._mnt, dentry.name) as mnt:
+            return expect_readers(mnt, dentry)
 
     def reopen(self, dentry: Dentry) -> File:
         """Open for reading what a light reader had found, under whatever name it has now, if any."""
@@ -357,6 +407,15 @@ class Overlay:
             find(mnt, path)
             st = (mnt.upper or mnt.lowers.layers[0]).statvfs()
             return st._replace(f_flag=st.f_flag | ST_RDONLY) if mnt.read_only else st
+
+
+@contextmanager
+def held(*overlays: Overlay) -> Iterator[None]:
+    """Keep other threads out of some overlays, and act with all rights in them."""
+    with locked(*(overlay._mnt for overlay in overlays)), ExitStack() as rights:
+        for overlay in overlays:
+            rights.enter_context(overlay.as_mounter())
+        yield
 
 
 class _Verb:

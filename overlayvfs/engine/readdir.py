@@ -43,7 +43,7 @@ def list_dir(mnt: Mount, dentry: Dentry) -> list[Dirent]:
 
 
 def listing(mnt: Mount, dentry: Dentry) -> Listing:
-    """Return the names a directory shows in the kernel's order and their S_IFMT types; kept while they hold. ENOTDIR."""
+    """Return the names a directory shows, in the kernel's order, and their types; kept while they hold. ENOTDIR."""
     if not dentry.is_dir:
         raise oserror(errno.ENOTDIR)
     if dentry.unlinked:
@@ -51,10 +51,19 @@ def listing(mnt: Mount, dentry: Dentry) -> Listing:
     if dentry.listing is not None:
         return dentry.listing
     entries = [entry for _, entry in _merge(mnt, _places(mnt, dentry))]
-    found = [entry.d_name for entry in entries], [entry.d_type for entry in entries]
+    found = [entry.d_name for entry in entries], [entry.d_type or _type_of(mnt, dentry, entry) for entry in entries]
     if not mnt.bare:
         dentry.listing = found
     return found
+
+
+def _type_of(mnt: Mount, parent: Dentry, entry: Dirent) -> int:
+    """Return the type of an entry whose layer does not list it; 0 if it can't be looked up."""
+    try:
+        dentry = lookup(mnt, parent, entry.d_name)
+    except OSError:
+        return 0
+    return 0 if dentry is None else dentry.kind
 
 
 def list_names(mnt: Mount, dentry: Dentry) -> list[str]:

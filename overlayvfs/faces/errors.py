@@ -10,6 +10,8 @@ from typing import Any
 
 from fs import errors
 
+from overlayvfs.workspace import commit
+
 IllegalDestination: type[errors.FSError] = getattr(errors, "IllegalDestination", errors.OperationFailed)
 """A copy or move onto or into itself; `fs` 2.4 has no word of its own for it, `fs-next` has."""
 
@@ -38,8 +40,21 @@ _FILE: dict[int, type[errors.FSError]] = {
 _DIRECTORY = _FILE | {errno.ENOTDIR: errors.DirectoryExpected, errno.EEXIST: errors.DirectoryExists}
 
 
+class CommitConflict(errors.OperationFailed):
+    """What a commit or merge was to change was changed by somebody else too; nothing was written."""
+
+    default_message = "{details}"
+
+    def __init__(self, path: str | None = None, exc: Exception | None = None, msg: str | None = None) -> None:
+        super().__init__(path, exc, msg)
+        self.conflicts = exc.conflicts if isinstance(exc, commit.CommitConflict) else ()
+        """Where and why: each has a `path` and a `why`."""
+
+
 def fs_error(error: OSError, path: str, *, directory: bool = False) -> errors.FSError:
     """Return (not raise) what PyFilesystem calls `error`; `directory`: `path` was to be a directory."""
+    if isinstance(error, commit.CommitConflict):
+        return CommitConflict(path, exc=error)
     if error.errno == errno.EBADF:
         # No verb that takes a path has another reason for it.
         return errors.FilesystemClosed()

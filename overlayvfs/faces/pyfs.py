@@ -7,7 +7,7 @@ Paths are normalised as PyFilesystem does. `getinfo`, `exists` and `open` follow
 import errno
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from os.path import isfile
 from typing import IO, Any, BinaryIO, Self, TypeVar, cast
@@ -35,6 +35,7 @@ from overlayvfs.faces.lazyinfo import LAZY, BasicInfo, LazyInfo
 from overlayvfs.faces.lightfile import LightFile
 from overlayvfs.faces.osmod import OsModule
 from overlayvfs.faces.shared import Shared
+from overlayvfs.faces.walker import TreeWalker
 from overlayvfs.layers.adapt import LayerSpec, open_layer, open_upper
 from overlayvfs.layers.base import Layer, UpperLayer
 from overlayvfs.layers.memory import MemoryLayer, Superblock
@@ -61,6 +62,8 @@ def _page(entries: list[_T], page: tuple[int, int] | None) -> list[_T]:
 
 class TreeFS(FS):
     """The face both share: PyFilesystem's methods over the verbs of one Overlay."""
+
+    walker_class = TreeWalker
 
     os: OsModule
     """The same tree in the shape of the os module."""
@@ -153,7 +156,7 @@ class TreeFS(FS):
         try:
             return self._known.paths[path].listing[0].copy()  # type: ignore[union-attr, index]
         except (KeyError, TypeError, AttributeError):
-            return self._listing(path)[0].copy()
+            return self.listing(path)[0].copy()
 
     def scandir(
         self, path: str, namespaces: Collection[str] | None = None, page: tuple[int, int] | None = None
@@ -161,9 +164,8 @@ class TreeFS(FS):
         """Return what is in a directory, links as links; the names are those of this moment, `page` a slice of them."""
         wanted = frozenset(namespaces or ())
         if wanted <= _BASIC:
-            names, kinds = self._listing(path)
-            if all(kinds):
-                return iter(_page([BasicInfo(name, kind) for name, kind in zip(names, kinds, strict=True)], page))
+            names, kinds = self.listing(path)
+            return iter(_page([BasicInfo(name, kind) for name, kind in zip(names, kinds, strict=True)], page))
         _path = self.validatepath(path)
         with fs_errors(path, directory=True):
             found = self._overlay.scan(_path)
@@ -354,7 +356,8 @@ class TreeFS(FS):
                 mtime_ns = st.st_mtime_ns if modified is None else stats.nanoseconds(modified)
                 self._overlay.utime(_path, (atime_ns, mtime_ns))
 
-    def _listing(self, path: str) -> Listing:
+    def listing(self, path: str) -> Listing:
+        """Return a directory's names and their S_IFMT types, not to be changed."""
         _path = self.validatepath(path)
         with fs_errors(path, directory=True):
             # As the caller spelt it, if that is plain: the answer is kept under that spelling.
@@ -376,12 +379,17 @@ class TreeFS(FS):
             dentry = self._known.paths[path]
         except (KeyError, TypeError):
             dentry = self._learn(path)
-        if dentry is None or dentry.readers is None:
+        if dentry is None:
             return None
-        dentry.readers.append(None)
+        readers = dentry.readers
+        if readers is None:
+            if dentry.has_upper or not self._overlay.expect_readers(dentry):
+                return None
+            readers = cast("list[None]", dentry.readers)
+        readers.append(None)
         if dentry.has_upper:
             # Copied up in the meantime: nobody may have kept it open for us.
-            dentry.readers.pop()
+            readers.pop()
             return None
         return LightFile(self._overlay, dentry, path)
 
@@ -530,7 +538,7 @@ class OverlayFS(TreeFS):
                 for number, lower in enumerate(lowers, 1):
                     layers.append(open_layer(lower, f"lower {number}", marks=marks))
                     _close_with(opened_lowers, lower, layers[-1])
-                top = None if upper is None else open_upper(upper, workdir, marks=marks)
+                top = None if upper is None else _open_upper(upper, workdir, marks)
                 _close_with(opened, upper, top)
                 overlay = Overlay.mount(layers, top, options)
             except OSError as error:

@@ -24,6 +24,8 @@ _TYPES = {
     stat.S_IFSOCK: ResourceType.socket,
 }
 
+_TYPE_NUMBERS = {kind: int(resource) for kind, resource in _TYPES.items()}
+
 
 def seconds(time_ns: int) -> float:
     """Return a time as os.stat gives it: nearest below what a float can hold of it."""
@@ -62,13 +64,15 @@ def basic(name: str, mode: int) -> dict[str, object]:
 
 def details(st: Stat) -> dict[str, object]:
     """Return PyFilesystem's namespace "details"."""
+    mode, _, _, _, _, _, size, atime, mtime, ctime, *_ = st
+    # `seconds`, written out: this is made for every entry of a directory.
     return {
         "_write": ["accessed", "modified"],
-        "type": int(_TYPES.get(stat.S_IFMT(st.st_mode), ResourceType.unknown)),
-        "size": st.st_size,
-        "accessed": seconds(st.st_atime_ns),
-        "modified": seconds(st.st_mtime_ns),
-        "metadata_changed": seconds(st.st_ctime_ns),
+        "type": _TYPE_NUMBERS.get(mode & 0o170000, 0),
+        "size": size,
+        "accessed": atime // _SECOND + 1e-9 * (atime % _SECOND),
+        "modified": mtime // _SECOND + 1e-9 * (mtime % _SECOND),
+        "metadata_changed": ctime // _SECOND + 1e-9 * (ctime % _SECOND),
         "created": None,
     }
 
