@@ -9,8 +9,6 @@ import errno
 import stat
 from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import replace
-from weakref import WeakValueDictionary
 
 from overlayvfs.abi import RENAME_EXCHANGE, oserror
 from overlayvfs.engine.copy_up import keep_what_fits
@@ -18,10 +16,10 @@ from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.duplicate import Pair, duplicate
 from overlayvfs.engine.inode import real
 from overlayvfs.engine.lowers import Lower, LowerDir, look
-from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.mount import NO_INODES, Credentials, Mount
 from overlayvfs.engine.resolve import Last, Target
 from overlayvfs.engine.work import discard, temp_path
-from overlayvfs.layers.base import INDEX, CopiedLayer, SnapshotLayer, UpperLayer
+from overlayvfs.layers.base import INDEX, UpperLayer, is_copied_layer, is_snapshot_layer
 
 
 class Checkpoint:
@@ -72,8 +70,9 @@ def view(mnt: Mount) -> Mount:
 
 def _sibling(mnt: Mount, upper: UpperLayer | None) -> Mount:
     """Return a mount over the same lowers that shows the same device numbers."""
-    twin = Mount((), upper, mnt.options, mnt.lowers)
-    twin.credentials = replace(mnt.credentials)
+    twin = Mount((), upper, mnt.options, mnt.lowers, mnt.dev)
+    who = mnt.credentials
+    twin.credentials = Credentials(who.uid, who.gid, who.groups, who.umask)
     twin.share_numbers(mnt)
     return twin
 
@@ -82,7 +81,7 @@ def _twin(mnt: Mount) -> Mount:
     upper = mnt.upper
     if upper is None:
         return _sibling(mnt, None)
-    if isinstance(upper, SnapshotLayer):
+    if is_snapshot_layer(upper):
         twin = _sibling(mnt, upper.snapshot())
         twin.upper_numbers = mnt.upper_numbers
         # Both go on from what is known up to here, neither sees what the other adds.
@@ -98,7 +97,7 @@ def _twin(mnt: Mount) -> Mount:
 
 
 def _copied_twin(mnt: Mount, upper: UpperLayer) -> Mount:
-    if not isinstance(upper, CopiedLayer):
+    if not is_copied_layer(upper):
         raise oserror(errno.EOPNOTSUPP, reason=f"{upper.name} can be neither snapshotted nor copied: no fork")
     copy = upper.empty_twin(index=mnt.has_index)
     try:
@@ -273,7 +272,7 @@ def forget_names(mnt: Mount) -> None:
     mnt.root.stat = mnt.root.listing = None
     mnt.names.flush()
     # What is open stays open, but is no name's inode any more.
-    mnt.inodes = WeakValueDictionary()
+    mnt.inodes = NO_INODES
 
 
 def _keep_for_descriptors(mnt: Mount) -> None:

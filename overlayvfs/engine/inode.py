@@ -2,12 +2,13 @@
 
 import stat
 from collections.abc import Hashable
+from weakref import WeakValueDictionary
 
 from overlayvfs.abi import Stat
 from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark
-from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.mount import NO_INODES, Mount
 from overlayvfs.layers.base import Handle, Layer
 
 
@@ -177,13 +178,20 @@ def live_inode(mnt: Mount, dentry: Dentry) -> Inode | None:
     return inode if inode is not None and inode.users else None
 
 
+def _keep(mnt: Mount, inode: Inode) -> None:
+    """Let others who open the object find its inode."""
+    if mnt.inodes is NO_INODES:
+        mnt.inodes = WeakValueDictionary()
+    mnt.inodes[inode.key] = inode
+
+
 def open_inode(mnt: Mount, dentry: Dentry, *, writable: bool) -> Inode:
     """Return the inode of a regular file, opened (or shared with those who have it open); one user more."""
     inode = live_inode(mnt, dentry)
     if inode is None:
         handle, data, writable = _open_real(mnt, dentry, writable=writable)
         inode = Inode(inode_key(mnt, dentry), dentry, handle, data, writable=writable)
-        mnt.inodes[inode.key] = inode
+        _keep(mnt, inode)
     elif writable and not inode.writable:
         handle, data, writable = _open_real(mnt, dentry, writable=True)
         inode.replace(handle, data, writable=writable)
@@ -275,6 +283,6 @@ def adopt_handle(mnt: Mount, dentry: Dentry, handle: Handle) -> Inode:
     """Return the inode of a file just made, from the handle it was made with; one user more."""
     key = "upper", handle.stat().st_ino
     inode = Inode(key, dentry, handle, handle, writable=True)
-    mnt.inodes[key] = inode
+    _keep(mnt, inode)
     inode.users = 1
     return inode

@@ -2,12 +2,13 @@
 
 import errno
 import stat
+from weakref import WeakValueDictionary
 
 from overlayvfs.abi import Stat, check_name, oserror
 from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark, has_metacopy, look
-from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.mount import NO_DENTRIES, Mount
 from overlayvfs.layers.base import UpperLayer
 from overlayvfs.marks import parse_redirect
 
@@ -64,6 +65,8 @@ def _claim_lower_dir(mnt: Mount, dentry: Dentry, lower: LowerDir) -> None:
     key = lower.parts[0][0], mnt.lowers.stat_of(lower).st_ino
     other = mnt.lower_dirs.get(key)
     if other is None or other.unlinked:
+        if mnt.lower_dirs is NO_DENTRIES:
+            mnt.lower_dirs = WeakValueDictionary()
         mnt.lower_dirs[key] = dentry
     elif other.has_upper or dentry.has_upper:
         raise oserror(errno.ESTALE, reason=f"{other.path} already shows the lower directory {lower.parts[0][1]}")

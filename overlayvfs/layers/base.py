@@ -14,7 +14,7 @@ helps; the engine puts the caller's paths in.
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, TypeGuard, runtime_checkable
 
 from overlayvfs.abi import Dirent, Stat, StatVfs
 
@@ -216,3 +216,16 @@ class CopiedLayer(UpperLayer, Protocol):
 
         EINVAL where there is no place for it.
         """
+
+
+# isinstance() on a protocol compares all its members, 30 µs a time on Python 3.11; a fork takes 3.
+
+
+def is_snapshot_layer(layer: Layer) -> TypeGuard[SnapshotLayer]:
+    """Tell whether an upper can be forked in constant time."""
+    return hasattr(layer, "snapshot")
+
+
+def is_copied_layer(layer: Layer) -> TypeGuard[CopiedLayer]:
+    """Tell whether an upper can be forked by copying."""
+    return hasattr(layer, "empty_twin")
