@@ -20,6 +20,7 @@ import errno
 import io
 import os
 import shutil
+import stat
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -84,7 +85,7 @@ class FsspecLayer(PyFsLayer):
         shown = _FsspecFS(self._store, self._root)
         try:
             super().__init__(shown, marks=marks)
-            if not shown.isdir("/"):
+            if not stat.S_ISDIR(self.lstat("").st_mode):
                 raise oserror(errno.ENOTDIR)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(shown)) from error

@@ -41,6 +41,7 @@ class Backend:
             # Every view of one FS shares it. It is held around reads too: files of a TarFS share a position.
             self.lock: AbstractContextManager[object] = fs.lock()
             offered = fs.getinfo(ROOT, attributes.EVERYTHING).raw
+            self.first_told_of_root = attributes.attributes(offered)
             self.base, self.base_path = unwrapped(fs)
         self.read_only = bool(meta.get("read_only"))
         self.is_network = bool(meta.get("network"))

@@ -75,7 +75,7 @@ class Tree:
         """Return what is at a layer's path, None if nothing. ENOENT, ENOTDIR: of its directory."""
         where = stored(path)
         if where == ROOT:
-            return Found(ROOT, self._completed(ROOT, self.backend.stat(ROOT)))
+            return Found(ROOT, self._completed(ROOT, self._told_of_root()))
         if where != STORED_WORK:
             self.check_parent(path)
         told = self._told(where)
@@ -123,6 +123,10 @@ class Tree:
         listing = self._listed(parent)
         told = None if listing is None else listing.objects[name].target
         return self.backend.target(found.path) if told is None else told
+
+    def _told_of_root(self) -> Stat:
+        """Return what the backend tells of the root; where asking is dear, what it told when it was opened."""
+        return self.backend.stat(ROOT) if self._listings is None else self.backend.first_told_of_root
 
     def _told(self, where: str) -> Stat | None:
         """Return what the backend tells of an object, None if there is none."""
@@ -213,7 +217,7 @@ class Tree:
         """Return the object of a handle, wherever it is now. ESTALE: nothing is left of it but `node.last`."""
         if node.parent is None and node is not self.nodes.root:
             raise oserror(errno.ESTALE, reason=f"{self.backend.name} can't change what has no name any more")
-        told = self.backend.stat(ROOT) if node is self.nodes.root else self._told(node.path)
+        told = self._told_of_root() if node is self.nodes.root else self._told(node.path)
         if told is None:
             raise self.backend.lie(node.path, "does not show any more what was open")
         return Found(node.path, self.shown(node, told))
