@@ -18,6 +18,8 @@ def real(mnt: Mount, dentry: Dentry) -> tuple[Layer, str]:
         assert mnt.upper is not None
         return mnt.upper, dentry.path
     lower = dentry.lower
+    if mnt.lowers.detect and lower is not None:
+        mnt.lowers.check_unchanged(lower)
     if isinstance(lower, LowerFile):
         if mnt.has_index and lower.stat.st_nlink > 1:
             indexed = index.find(mnt, lower)
@@ -34,6 +36,8 @@ def real_stat(mnt: Mount, dentry: Dentry) -> Stat:
     """Return the real object's own attributes."""
     if not dentry.has_upper and not (mnt.has_index and dentry.is_file):
         assert dentry.lower is not None
+        if mnt.lowers.detect:
+            mnt.lowers.check_unchanged(dentry.lower)
         return mnt.lowers.stat_of(dentry.lower)
     layer, path = real(mnt, dentry)
     return layer.lstat(path)
@@ -201,7 +205,7 @@ def open_inode(mnt: Mount, dentry: Dentry, *, writable: bool) -> Inode:
 
 def is_fixed(mnt: Mount, dentry: Dentry) -> bool:
     """Tell whether nothing can change an object before it is copied up."""
-    if dentry.has_upper:
+    if dentry.has_upper or mnt.lowers.detect:
         return False
     lower = dentry.lower
     return not (mnt.has_index and isinstance(lower, LowerFile) and lower.stat.st_nlink > 1)

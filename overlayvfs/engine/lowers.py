@@ -9,11 +9,15 @@ import itertools
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from overlayvfs.abi import Stat, is_whiteout, oserror
 from overlayvfs.engine.contents import ContentCache
 from overlayvfs.layers.base import Layer
 from overlayvfs.marks import MarkNames, parse_redirect
+
+_SAME = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+"""What stays while nobody changes an object."""
 
 Part = tuple[int, str]
 """A directory of one lower: the layer's number (1 is the highest) and the path in it."""
@@ -107,6 +111,8 @@ class LowerStack:
         self._dir_numbers: dict[tuple[int, int], int] = {}
         self._next_dir_number = itertools.count(1)
         self.contents = ContentCache()
+        self.detect = False
+        """Lowers may change against the rule: look again at each object in use."""
 
     def layer(self, number: int) -> Layer:
         """Return lower `number`; 1 is the highest."""
@@ -176,6 +182,16 @@ class LowerStack:
                 failure = error
         reason = f"no data-only layer holds the contents at {redirect}"
         raise oserror(failure.errno or errno.EIO, reason=reason) from failure
+
+    def check_unchanged(self, lower: Lower) -> None:
+        """Raise ESTALE if the object is not what it was when it was found."""
+        if lower.stat is None:
+            return
+        number, path = lower.parts[0] if isinstance(lower, LowerDir) else (lower.layer, lower.path)
+        layer = self.layer(number)
+        now = look(layer, path)
+        if now is None or _SAME(now) != _SAME(lower.stat):
+            raise oserror(errno.ESTALE, reason=f"{path} in lower {layer.name} changed while it was mounted")
 
     def forget(self) -> None:
         """Forget what was looked up; who holds a part of it keeps that."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet, WeakValueDictionary
 
 from overlayvfs.abi import Stat, anonymous_dev, is_whiteout, oserror
+from overlayvfs.engine.contents import CONTENTS_MAX
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.lowers import LowerFile, LowerStack
 from overlayvfs.engine.namecache import NAMES_MAX, NameCache
@@ -79,6 +80,18 @@ class Options:
     def allows_offline_changes(self) -> bool:
         """Whether lowers may change while not mounted (ovl_allow_offline_changes; KB 4.3)."""
         return not (self.index or self.metacopy or self.redirect_dir == "on" or self.xino == "on")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How much is remembered of what was found out, and whether it is trusted."""
+
+    names: int = NAMES_MAX
+    """Names, and with them attributes and listings; 0: none beyond the verb that asked."""
+    contents: int = CONTENTS_MAX
+    """Bytes of small lower files."""
+    detect: bool = False
+    """Look again at each lower object in use: one that changed is ESTALE."""
 
 
 def _choice(option: str, value: str | bool, choices: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from overlayvfs.engine.file import File
 from overlayvfs.engine.fork import Checkpoint
 from overlayvfs.engine.inode import attributes, dismiss_readers, expect_readers, lower_content, remember, share_inode
 from overlayvfs.engine.lookup import shrink
-from overlayvfs.engine.mount import RAW, Credentials, Mount, Options, Report, check_overlap
+from overlayvfs.engine.mount import RAW, Credentials, Memory, Mount, Options, Report, check_overlap
 from overlayvfs.engine.namecache import NameCache
 from overlayvfs.engine.open import open_file
 from overlayvfs.engine.permission import READ, acting_as, allowed, may
@@ -55,7 +55,13 @@ class Overlay:
         self._mnt = mnt
 
     @classmethod
-    def mount(cls, lowers: Sequence[Layer], upper: UpperLayer | None, options: Options | None = None) -> "Overlay":
+    def mount(
+        cls,
+        lowers: Sequence[Layer],
+        upper: UpperLayer | None,
+        options: Options | None = None,
+        memory: Memory | None = None,
+    ) -> "Overlay":
         """Stack `lowers` (highest first) below `upper`; touches no tree.
 
         Raises:
@@ -68,6 +74,10 @@ class Overlay:
             raise oserror(errno.EINVAL, reason="an overlay needs at least one layer")
         check_overlap(lowers, upper)
         mnt = Mount(lowers, upper, options or Options())
+        if memory is not None:
+            mnt.names.names_max = memory.names
+            mnt.lowers.contents.bytes_max = memory.contents
+            mnt.lowers.detect = memory.detect
         mnt.claim_upper()
         return cls(mnt)
 
@@ -83,7 +93,15 @@ class Overlay:
     def credentials(self) -> Credentials:
         """Who calls: what permission checks and new objects go by; the superuser unless changed."""
         with self._mnt.lock:
+            # Whoever gets them may change them, and what is known holds for the superuser only.
+            self._mnt.names.flush()
             return self._mnt.credentials
+
+    def invalidate(self, path: str) -> None:
+        """Forget what was found at `path` and below: a lower was changed there (today: all that is not open)."""
+        with _Verb(self._mnt, path) as mnt:
+            mnt.lowers.contents.flush()
+            shrink(mnt)
 
     def as_mounter(self) -> AbstractContextManager[None]:
         """Let the verbs of a block act with all rights, as an overlay acts on its layers whoever calls."""

@@ -23,9 +23,11 @@ from fs.subfs import SubFS
 from overlayvfs import abi
 from overlayvfs.abi import Stat
 from overlayvfs.engine.changes import Change
+from overlayvfs.engine.contents import CONTENTS_MAX
 from overlayvfs.engine.dentry import Dentry, Listing
 from overlayvfs.engine.fork import Checkpoint
-from overlayvfs.engine.mount import Options
+from overlayvfs.engine.mount import Memory, Options
+from overlayvfs.engine.namecache import NAMES_MAX
 from overlayvfs.engine.overlay import Overlay
 from overlayvfs.engine.resolve import NotPlain
 from overlayvfs.faces import mountoptions, rawio, stats, trees
@@ -36,6 +38,8 @@ from overlayvfs.faces.lightfile import LightFile
 from overlayvfs.faces.osmod import OsModule
 from overlayvfs.faces.shared import Shared
 from overlayvfs.faces.walker import TreeWalker
+from overlayvfs.images.image import open_image
+from overlayvfs.images.layer import export_layer
 from overlayvfs.layers.adapt import LayerSpec, open_layer, open_upper
 from overlayvfs.layers.base import Layer, UpperLayer
 from overlayvfs.layers.memory import MemoryLayer, Superblock
@@ -501,6 +505,11 @@ class OverlayFS(TreeFS):
     options have mount(8)'s names and values. `close` ends the overlay and closes no layer it was given,
     unless `close_layers`.
 
+    What was found of lowers is remembered, as lowers don't change while mounted (overlayfs.rst, "Changes to
+    underlying filesystems"): `cache_names` names (with attributes and listings) and `cache_bytes` of small files.
+    For lowers that change all the same, `invalidate` forgets, and `lower="detect"` looks again at each object in
+    use and makes one that changed ESTALE.
+
     Raises:
         TypeError: something given as a layer is no FS, URL or path.
         MountFailed: a layer can't be opened, or overlayfs would refuse the stack or an option; `errno` says why.
@@ -520,6 +529,9 @@ class OverlayFS(TreeFS):
         userxattr: str | bool = True,
         volatile: str | bool = False,
         close_layers: bool = False,
+        lower: str = "trust",
+        cache_names: int = NAMES_MAX,
+        cache_bytes: int = CONTENTS_MAX,
     ) -> None:
         _check_sequence(lowers)
         with ExitStack() as opened, ExitStack() as opened_lowers:
@@ -535,12 +547,13 @@ class OverlayFS(TreeFS):
                 )
                 marks = USER if options.userxattr else TRUSTED
                 layers = []
-                for number, lower in enumerate(lowers, 1):
-                    layers.append(open_layer(lower, f"lower {number}", marks=marks))
-                    _close_with(opened_lowers, lower, layers[-1])
+                for number, given in enumerate(lowers, 1):
+                    layers.append(open_layer(given, f"lower {number}", marks=marks))
+                    _close_with(opened_lowers, given, layers[-1])
                 top = None if upper is None else _open_upper(upper, workdir, marks)
                 _close_with(opened, upper, top)
-                overlay = Overlay.mount(layers, top, options)
+                memory = Memory(cache_names, cache_bytes, detect=_detects(lower))
+                overlay = Overlay.mount(layers, top, options, memory)
             except OSError as error:
                 raise MountFailed(error) from error
             self._opened = _closing(opened.pop_all(), [upper, workdir] if close_layers else ())
@@ -552,6 +565,36 @@ class OverlayFS(TreeFS):
             options,
         )
         super().__init__(overlay)
+
+    def invalidate(self, path: str) -> None:
+        """Forget what was found at `path` and below: somebody changed a lower there.
+
+        Open files keep what they have. A fork has its own memory and is told on its own.
+        """
+        with fs_errors(path):
+            self._overlay.invalidate(self.validatepath(path))
+
+    @classmethod
+    def from_image(cls, path: LayerSpec, *, ref: str | None = None, upper: LayerSpec | None = None) -> Self:
+        """Stack the layers of an image: what `docker save` wrote, an OCI layout (folder or tar), a root file system tar.
+
+        `ref` chooses by name ("alpine:3.20") or digest where there are several. Digests are checked first.
+
+        Raises:
+            MountFailed: no image, a corrupt or unknown one, or `ref` names none or several; else as the constructor.
+
+        """
+        try:
+            image = open_image(path, ref)
+        except OSError as error:
+            raise MountFailed(error) from error
+        try:
+            tree = cls(image.layers, upper)
+        except BaseException:
+            image.close()
+            raise
+        tree._opened_lowers.also(image.close)
+        return tree
 
     @classmethod
     def from_options(cls, options: str, *, close_layers: bool = False) -> Self:
@@ -680,6 +723,19 @@ class OverlayFS(TreeFS):
         with fs_errors("/"):
             discard(self._overlay, chosen)
 
+    def export_layer(self, path: str | PathLike[str]) -> None:
+        """Write the changes as a layer of an OCI image: a tar on the host, compressed if its name ends in .gz or .zst.
+
+        Over the same lowers it shows the merged tree, in any container engine. The root's own attributes and sockets
+        are left out.
+
+        Raises:
+            OSError: as `save`; EINVAL for a name that begins with `.wh.`.
+
+        """
+        self.check()
+        export_layer(self._overlay, path)
+
     def rollback(self, to: Checkpoint) -> None:
         """Make this overlay what it was at a checkpoint of it, or of the one it was forked from.
 
@@ -706,7 +762,7 @@ def _open_upper(upper: LayerSpec, workdir: LayerSpec | None, marks: MarkNames) -
     if isinstance(upper, str | PathLike) and isfile(upper):
         if workdir is not None:
             raise abi.oserror(errno.EINVAL, str(workdir), reason="an upper loaded from an archive has no workdir")
-        return load(upper)
+        return load(upper, marks)
     return open_upper(upper, workdir, marks=marks)
 
 
@@ -724,6 +780,13 @@ def commit_target(source: Overlay | None, dst: LayerSpec) -> Iterator[Target]:
     finally:
         if layer is not dst:
             layer.close()
+
+
+def _detects(lower: str) -> bool:
+    """Return what the option `lower` asks for. EINVAL."""
+    if lower not in ("trust", "detect"):
+        raise abi.oserror(errno.EINVAL, reason=f"lower={lower!r}: choose one of trust, detect")
+    return lower == "detect"
 
 
 def _check_sequence(lowers: object) -> None:
