@@ -33,8 +33,6 @@ from overlayvfs.engine.resolve import (
     read_link,
 )
 from overlayvfs.engine.sharing import lower_of
-from overlayvfs.engine.sharing import lower_of
-from overlayvfs.marks import MarkNames
 from overlayvfs.layers.base import Layer, Torn, UpperLayer
 from overlayvfs.marks import MarkNames
 
@@ -209,29 +207,6 @@ class Overlay:
         """Look everything up anew: a lower was changed with this overlay's knowledge."""
         with _Verb(self._mnt, "/") as mnt:
             forking.forget_lowers(mnt)
-
-    def touched(self) -> list[str]:
-        """Return the path of everything in the upper that shows and is no directory, sorted."""
-        with _Verb(self._mnt, "/") as mnt:
-            return touched(mnt)
-
-    def drop(self, path: str) -> bool:
-        """Let the lowers show again what they have at `path`, with all below; False where the parent hides them."""
-        with _Change(self._mnt, "discard", path) as mnt:
-            return forking.drop(mnt, find_parent(mnt, path))
-
-    def empty(self) -> None:
-        """Remove everything from the upper but its root's attributes, and look everything up anew, the lowers too."""
-        with _Change(self._mnt, "discard", "/") as mnt:
-            forking.empty(mnt)
-
-    def lower_of(self, layer: Layer) -> int:
-        """Return which lower `layer` is, 1 being the highest; 0 if it is none.
-
-        EBUSY: it is the upper of a live overlay, or other live overlays have a lower in it, around it or of it.
-        EINVAL: it lies inside or around a lower of this one.
-        """
-        return lower_of(self._mnt, layer)
 
     def touched(self) -> list[str]:
         """Return the path of everything in the upper that shows and is no directory, sorted."""
@@ -450,15 +425,6 @@ class Overlay:
             find(mnt, path)
             st = (mnt.upper or mnt.lowers.layers[0]).statvfs()
             return st._replace(f_flag=st.f_flag | ST_RDONLY) if mnt.read_only else st
-
-
-@contextmanager
-def held(*overlays: Overlay) -> Iterator[None]:
-    """Keep other threads out of some overlays, and act with all rights in them."""
-    with locked(*(overlay._mnt for overlay in overlays)), ExitStack() as rights:
-        for overlay in overlays:
-            rights.enter_context(overlay.as_mounter())
-        yield
 
 
 @contextmanager

@@ -12,8 +12,6 @@ from fs import errors
 
 from overlayvfs.workspace import commit
 
-from overlayvfs.workspace import commit
-
 IllegalDestination: type[errors.FSError] = getattr(errors, "IllegalDestination", errors.OperationFailed)
 """A copy or move onto or into itself; `fs` 2.4 has no word of its own for it, `fs-next` has."""
 
@@ -53,21 +51,8 @@ class CommitConflict(errors.OperationFailed):
         """Where and why: each has a `path` and a `why`."""
 
 
-class CommitConflict(errors.OperationFailed):
-    """What a commit or merge was to change was changed by somebody else too; nothing was written."""
-
-    default_message = "{details}"
-
-    def __init__(self, path: str | None = None, exc: Exception | None = None, msg: str | None = None) -> None:
-        super().__init__(path, exc, msg)
-        self.conflicts = exc.conflicts if isinstance(exc, commit.CommitConflict) else ()
-        """Where and why: each has a `path` and a `why`."""
-
-
 def fs_error(error: OSError, path: str, *, directory: bool = False) -> errors.FSError:
     """Return (not raise) what PyFilesystem calls `error`; `directory`: `path` was to be a directory."""
-    if isinstance(error, commit.CommitConflict):
-        return CommitConflict(path, exc=error)
     if isinstance(error, commit.CommitConflict):
         return CommitConflict(path, exc=error)
     if error.errno == errno.EBADF:

@@ -46,10 +46,7 @@ from overlayvfs.layers.memory import MemoryLayer, Superblock
 from overlayvfs.marks import TRUSTED, USER, MarkNames
 from overlayvfs.workspace.commit import commit, discard, roll_back
 from overlayvfs.workspace.journal import Progress
-from overlayvfs.workspace.commit import commit, discard, roll_back
-from overlayvfs.workspace.journal import Progress
 from overlayvfs.workspace.save import load, save
-from overlayvfs.workspace.target import Target, layer_target
 from overlayvfs.workspace.target import Target, layer_target
 from overlayvfs.workspace.watch import Callback, Watch
 
@@ -739,52 +736,6 @@ class OverlayFS(TreeFS):
         self.check()
         export_layer(self._overlay, path)
 
-    def commit(
-        self,
-        dst: LayerSpec,
-        *,
-        paths: Collection[str] | None = None,
-        dry_run: bool = False,
-        on_conflict: str = "error",
-        progress: Progress | None = None,
-    ) -> list[Change]:
-        """Bring the changes (at and below `paths`, or all) into `dst`; return them.
-
-        `dst` is an FS, FS URL or path whose tree equals the lowers', a lower itself, or another overlay. Afterwards
-        it equals the merged tree, as far as it can hold that; where it is a lower, the changes leave the upper. What
-        stands in the way is found before anything is written: with `on_conflict` "error" that is an error, with
-        "skip" those paths are left out, with "overwrite" they are made what they are here. All new is prepared in
-        `dst` first, under `.overlayvfs-commit`; a failure in the middle leaves a journal there, from which the same
-        commit goes on and `roll_back_commit` goes back. `progress(done, total, path)` is called after each step.
-        With `dry_run` nothing is written.
-
-        Raises:
-            CommitConflict: `dst` was changed since it was stacked; `conflicts` says where.
-            ResourceLocked: `dst` is a layer of another live overlay, which is named.
-            PermissionDenied, Unsupported: `dst` can't hold an object of that kind.
-
-        """
-        chosen = None if paths is None else [self.validatepath(path) for path in paths]
-        with fs_errors("/"), commit_target(self._overlay, dst) as target:
-            return commit(
-                self._overlay, target, paths=chosen, dry_run=dry_run, on_conflict=on_conflict, progress=progress
-            )
-
-    @staticmethod
-    def roll_back_commit(dst: LayerSpec) -> bool:
-        """Make `dst` what it was before a commit into it that was interrupted; tell whether there was one."""
-        with fs_errors("/"), commit_target(None, dst) as target:
-            return roll_back(target.tree)
-
-    def discard(self, paths: Collection[str] | None = None) -> None:
-        """Forget the changes, at and below `paths` or all of them: the lowers show again.
-
-        Files open in the upper keep what they hold, as after unlink(2). The upper's root keeps its own attributes.
-        """
-        chosen = None if paths is None else [self.validatepath(path) for path in paths]
-        with fs_errors("/"):
-            discard(self._overlay, chosen)
-
     def rollback(self, to: Checkpoint) -> None:
         """Make this overlay what it was at a checkpoint of it, or of the one it was forked from.
 
@@ -836,22 +787,6 @@ def _detects(lower: str) -> bool:
     if lower not in ("trust", "detect"):
         raise abi.oserror(errno.EINVAL, reason=f"lower={lower!r}: choose one of trust, detect")
     return lower == "detect"
-
-
-@contextmanager
-def commit_target(source: Overlay | None, dst: LayerSpec) -> Iterator[Target]:
-    """Give what a commit is to write to: an overlay as it is, anything else as a layer, closed again at the end."""
-    if isinstance(dst, OverlayFS):
-        dst.check()
-        yield Target(dst._overlay)
-        return
-    layer = open_upper(dst)
-    try:
-        with layer_target(source, layer) as target:
-            yield target
-    finally:
-        if layer is not dst:
-            layer.close()
 
 
 def _check_sequence(lowers: object) -> None:
