@@ -41,14 +41,16 @@ def shrink(mnt: Mount) -> None:
     found = [mnt.root]
     for dentry in found:
         found.extend(child for child in dentry.children.values() if child is not None)
+    kept = {id(mnt.root)}
     for dentry in reversed(found):
         if dentry.children:
-            dentry.children = {
-                name: child
-                for name, child in dentry.children.items()
-                if child is not None and (child.pins or child.readers or child.children)
-            }
+            # Those thrown away are emptied too: a name and its directory refer to each other.
+            dentry.children = {n: child for n, child in dentry.children.items() if child is not None and id(child) in kept}
         dentry.listing = None
+        if dentry.pins or dentry.readers or dentry.children:
+            kept.add(id(dentry))
+    if mnt.lower_dirs:
+        mnt.lower_dirs = WeakValueDictionary({key: d for key, d in mnt.lower_dirs.items() if id(d) in kept})
     mnt.lowers.forget()
     mnt.root.lower = mnt.lowers.root if mnt.lowers.layers else None
     mnt.names.flush()
