@@ -51,6 +51,10 @@ class Operations:
             return self._table_a() if self._mostly(0.45) else self._table_b()
         return self._rng.choice(self._makers)(self)
 
+    def draw_from(self, rng: Random) -> None:
+        """Let what follows be drawn from `rng`."""
+        self._rng = rng
+
     def learn(self, op: Op, outcome: Outcome) -> None:
         """Take note of what an operation did."""
         self._descriptors.learn(op, outcome, self._names)
