@@ -1,6 +1,7 @@
 """What an overlay and its forks have opened together: the last of them closes it."""
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
@@ -13,6 +14,10 @@ class Shared:
         self._closers = closers
         self._users = 1
         self._lock = threading.Lock()
+
+    def also(self, close: Callable[[], object]) -> None:
+        """Have `close` called, too, before all the rest."""
+        self._closers.callback(close)
 
     def shared(self) -> Self:
         """Count one user more."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from overlayvfs.abi import Dirent, Stat, oserror
 from overlayvfs.layers._tarentries import Entry, Extents, malformed
-from overlayvfs.marks import TRUSTED, USER, WH_OPAQUE, WH_PREFIX
+from overlayvfs.marks import WH_OPAQUE, WH_PREFIX, MarkNames
 
 ROOT: Final = 1
 
@@ -21,7 +21,6 @@ _ENTRY_COST: Final = 250
 _DIRECTORY_COST: Final = 350
 _EXTENT_COST: Final = 24
 _ATIME_COST: Final = 130
-_OPAQUE: Final[Mapping[str, bytes]] = {TRUSTED.opaque: b"y", USER.opaque: b"y"}
 
 
 class TarTree:
@@ -30,8 +29,11 @@ class TarTree:
     Every name is placed below the root by its own spelling, never through a symlink.
     """
 
-    def __init__(self, entries: Iterable[Entry], label: str, *, whiteouts: bool, max_index: int) -> None:
+    def __init__(
+        self, entries: Iterable[Entry], label: str, *, whiteouts: bool, marks: Sequence[MarkNames], max_index: int
+    ) -> None:
         """Place all `entries`. EINVAL for one that can't be; EFBIG where the tree needs more than `max_index` bytes."""
+        self._opaque_marks = {names.opaque: b"y" for names in marks}
         self._label = label
         self._left = self._max_index = max_index
         self._modes = array("I", [0])
@@ -290,6 +292,6 @@ class TarTree:
                 elif shown in self._names:
                     self._opaque.add(shown)
         for ino in self._opaque:
-            self._xattrs[ino] = {**self._xattrs.get(ino, {}), **_OPAQUE}
+            self._xattrs[ino] = {**self._xattrs.get(ino, {}), **self._opaque_marks}
         self._hidden.clear()
         self._opaque.clear()

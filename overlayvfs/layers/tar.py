@@ -33,7 +33,7 @@ are ordinary ones (KB 2.8) unless `whiteouts` is set, as it is for the layers of
 import errno
 import os
 import stat
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from typing import BinaryIO, Final
 
 from overlayvfs.abi import (
@@ -53,16 +53,19 @@ from overlayvfs.layers._seekable import Source, open_source
 from overlayvfs.layers._tarentries import Extents, read_entries
 from overlayvfs.layers._tartree import TarTree
 from overlayvfs.layers.base import Capabilities
+from overlayvfs.marks import TRUSTED, USER, MarkNames
 
 _MAX_UNPACKED: Final = 16 << 30
 _MAX_INDEX: Final = 1 << 30
+_PIECE: Final = 1 << 20
 
 
 class TarLayer:
     """A `Layer` over a tar archive at a path or in a file object, which is read from its start where it can seek.
 
     `whiteouts` says that it is an image's layer: `.wh.x` is then a whiteout for `x` and `.wh..wh..opq` makes
-    its directory opaque. `max_unpacked` bounds the disk a compressed archive may take, `max_index` the memory
+    its directory opaque, in the spelling of each of `marks` (of those that are not the overlay's, attributes would
+    show). `max_unpacked` bounds the disk a compressed archive may take, `max_index` the memory
     of the index, both in bytes. A file object stays open and must not change.
     """
 
@@ -74,6 +77,7 @@ class TarLayer:
         *,
         name: str | None = None,
         whiteouts: bool = False,
+        marks: Sequence[MarkNames] = (TRUSTED, USER),
         max_unpacked: int = _MAX_UNPACKED,
         max_index: int = _MAX_INDEX,
     ) -> None:
@@ -86,7 +90,7 @@ class TarLayer:
         self._source = open_source(origin, label=self.name, max_unpacked=max_unpacked)
         try:
             entries = read_entries(self._source, self.name)
-            self._tree = TarTree(entries, self.name, whiteouts=whiteouts, max_index=max_index)
+            self._tree = TarTree(entries, self.name, whiteouts=whiteouts, marks=marks, max_index=max_index)
         except BaseException:
             self._source.close()
             raise
@@ -132,6 +136,13 @@ class TarLayer:
         blocks = -(-self._source.size // PAGE_SIZE)
         files = len(self._tree)
         return StatVfs(PAGE_SIZE, PAGE_SIZE, blocks, 0, 0, files, 0, 0, ST_RDONLY, NAME_MAX)
+
+    def content(self) -> Iterator[bytes]:
+        """Yield the archive itself, unpacked, piece by piece."""
+        offset = 0
+        while piece := self._source.pread(_PIECE, offset):
+            yield piece
+            offset += len(piece)
 
     def close(self) -> None:
         self._source.close()

@@ -11,10 +11,9 @@ import stat
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, Protocol, cast
 
 from overlayvfs.abi import SEEK_DATA, SEEK_HOLE, Stat, oserror, split_dev
-from overlayvfs.layers.base import Handle
 
 _BLOCK: Final = tarfile.BLOCKSIZE
 _CHUNK: Final = 1 << 20
@@ -32,6 +31,16 @@ _TYPES: Final = {
 }
 
 
+class Data(Protocol):
+    """Where a file's bytes come from: a base.Handle, or what reads like one."""
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Return up to `size` bytes from `offset`; fewer only at the end."""
+
+    def seek_extent(self, offset: int, whence: int) -> int:
+        """Return lseek(2)'s answer for SEEK_DATA or SEEK_HOLE. ENXIO past the end."""
+
+
 class TarWriter:
     """An archive being written to a file object; `finish` ends it and closes nothing."""
 
@@ -46,7 +55,7 @@ class TarWriter:
         xattrs: Mapping[str, bytes] | None = None,
         target: str = "",
         link: str | None = None,
-        data: Handle | None = None,
+        data: Data | None = None,
     ) -> None:
         """Add the object at `path` ("" is the root): with its symlink target or data, or as a hard link of `link`.
 
@@ -81,7 +90,7 @@ class TarWriter:
         """Write the end of the archive."""
         self._out.write(bytes(2 * _BLOCK))
 
-    def _file(self, path: str, info: tarfile.TarInfo, records: dict[str, str], data: Handle, size: int) -> None:
+    def _file(self, path: str, info: tarfile.TarInfo, records: dict[str, str], data: Data, size: int) -> None:
         extents = list(_extents(data, size))
         stored = sum(end - start for start, end in extents)
         places = b""
@@ -188,7 +197,7 @@ def _decimal(when_ns: int) -> str:
     return f"{sign}{seconds}.{rest:09}".rstrip("0").rstrip(".")
 
 
-def _extents(data: Handle, size: int) -> Iterator[tuple[int, int]]:
+def _extents(data: Data, size: int) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of what is data and not hole."""
     at = 0
     while at < size:

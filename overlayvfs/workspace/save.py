@@ -18,6 +18,7 @@ from overlayvfs.layers.base import INDEX, Layer
 from overlayvfs.layers.memory import MemoryLayer
 from overlayvfs.layers.tar import TarLayer
 from overlayvfs.layers.tarwriter import TarWriter, write_archive
+from overlayvfs.marks import USER, MarkNames
 
 _SAVED: Final = "trusted.overlayvfs.saved"
 _SOCKET: Final = "trusted.overlayvfs.socket"
@@ -38,8 +39,8 @@ def save(overlay: Overlay, path: str | os.PathLike[str]) -> None:
         write_archive(path, saver.run)
 
 
-def load(path: str | os.PathLike[str]) -> MemoryLayer:
-    """Return a memory layer that holds a saved upper, or a layer of an image (`.wh.` names are whiteouts there).
+def load(path: str | os.PathLike[str], marks: MarkNames = USER) -> MemoryLayer:
+    """Return a memory layer that holds a saved upper, or a layer of an image (whose whiteouts are spelt in `marks`).
 
     All of it is read now; the file is not looked at again. Errnos as TarLayer.
     """
@@ -48,7 +49,7 @@ def load(path: str | os.PathLike[str]) -> MemoryLayer:
         saved = _SAVED in archive.listxattr("")
         if not saved:
             archive.close()
-            archive = TarLayer(path, whiteouts=True)
+            archive = TarLayer(path, whiteouts=True, marks=[marks])
         layer = MemoryLayer(name=os.fspath(path))
         duplicate(archive, layer, [("", "")])
     finally:

@@ -1,0 +1,1 @@
+"""Layers as shipped: OCI image layouts, docker archives, root file system tars."""
