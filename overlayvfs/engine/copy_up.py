@@ -14,11 +14,11 @@ from overlayvfs.abi import SEEK_DATA, SEEK_HOLE, Stat, oserror
 from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.inode import Inode, adopt_readers, inode_key, is_metacopy, live_inode, real
-from overlayvfs.engine.lowers import LowerDir, LowerFile
+from overlayvfs.engine.lowers import LowerFile
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.permission import mode_after_write
 from overlayvfs.engine.work import staged
-from overlayvfs.layers.base import Handle, Layer, UpperLayer
+from overlayvfs.layers.base import Handle, Layer, Progress, UpperLayer
 from overlayvfs.marks import MarkNames
 
 CHUNK = 1 << 20
@@ -92,7 +92,7 @@ def _copy_up_one(
     inode = live_inode(mnt, dentry)
     handle: Handle | None = None
     with staged(mnt, upper) as temp:
-        handle = _make_copy(mnt, upper, lower, st, layer, lower_path, temp, size=size, metacopy=metacopy)
+        handle = _make_copy(mnt, upper, dentry, st, layer, lower_path, temp, size=size, metacopy=metacopy)
         try:
             origin = _set_origin(mnt, upper, temp, layer, lower_path) if keeps_origin else None
             if origin == b"" and isinstance(lower, LowerFile):
@@ -162,7 +162,7 @@ def _hand_over(mnt: Mount, upper: UpperLayer, dentry: Dentry, inode: Inode | Non
 def _make_copy(
     mnt: Mount,
     upper: UpperLayer,
-    lower: LowerDir | LowerFile,
+    dentry: Dentry,
     st: Stat,
     layer: Layer,
     lower_path: str,
@@ -180,8 +180,8 @@ def _make_copy(
             if metacopy:
                 handle.truncate(st.st_size)
                 upper.setxattr(temp, mnt.marks.metacopy, b"")
-            elif isinstance(lower, LowerFile):
-                _fill(mnt, upper, lower, handle, st.st_size, st.st_size if size is None else size)
+            else:
+                _fill(mnt, upper, dentry, handle, st.st_size, st.st_size if size is None else size)
         except BaseException:
             handle.close()
             raise
@@ -201,16 +201,26 @@ def _make_copy(
     return handle
 
 
-def _fill(mnt: Mount, upper: UpperLayer, lower: LowerFile, handle: Handle, has: int, size: int) -> None:
+def _fill(mnt: Mount, upper: UpperLayer, dentry: Dentry, handle: Handle, has: int, size: int) -> None:
     """Give an empty copy the first `size` of the `has` bytes of a lower file, and a hole where it has fewer."""
     length = min(has, size)
     if length:
-        number, path = mnt.lowers.data_of(lower)
-        _copy_data(upper, mnt.lowers.layer(number), path, handle, length)
+        assert dentry.lower_file is not None
+        number, path = mnt.lowers.data_of(dentry.lower_file)
+        _copy_data(upper, mnt.lowers.layer(number), path, handle, length, _progress(mnt, dentry, length))
     if size > length:
         handle.truncate(size)
     if size and not mnt.options.volatile:
         handle.sync()
+
+
+def _progress(mnt: Mount, dentry: Dentry, total: int) -> Progress | None:
+    """Return what tells the caller how far the copy of a file is, None if nobody asked."""
+    report = mnt.on_copy_up
+    if report is None:
+        return None
+    path = dentry.path
+    return lambda done: report(path, done, total)
 
 
 def _as_written(mnt: Mount, st: Stat) -> Stat:
@@ -261,21 +271,27 @@ def _set_origin(mnt: Mount, upper: UpperLayer, temp: str, layer: Layer, lower_pa
     return value
 
 
-def _copy_data(upper: UpperLayer, layer: Layer, path: str, dst: Handle, size: int) -> None:
+def _copy_data(
+    upper: UpperLayer, layer: Layer, path: str, dst: Handle, size: int, progress: Progress | None
+) -> None:
     """Copy `size` bytes, sharing blocks where the upper can and leaving holes where the source has them."""
     src = layer.open(path)
     cloned = False
     try:
-        cloned = upper.clone(src, dst, size)
+        cloned = upper.clone(src, dst, size, progress)
         if not cloned:
-            stream(layer, path, src, dst, size)
+            stream(layer, path, src, dst, size, progress)
+        if progress is not None:
+            progress(size)
     finally:
         # A clone that reads through keeps the source open itself.
         if not cloned:
             src.close()
 
 
-def stream(layer: Layer, path: str, src: Handle, dst: Handle, size: int) -> None:
+def stream(
+    layer: Layer, path: str, src: Handle, dst: Handle, size: int, progress: Progress | None = None
+) -> None:
     """Copy the first `size` bytes, holes as holes. EIO: the file of `layer` ends before that."""
     at = 0
     while at < size:
@@ -290,6 +306,8 @@ def stream(layer: Layer, path: str, src: Handle, dst: Handle, size: int) -> None
                 raise oserror(errno.EIO, reason=f"{path} in {layer.name} ends at {at} of {size} bytes")
             dst.pwrite(piece, at)
             at += len(piece)
+            if progress is not None and at < size:
+                progress(at)
     dst.truncate(size)
 
 
@@ -309,14 +327,12 @@ def _next_hole(src: Handle, at: int, size: int) -> int:
 
 def copy_up_data(mnt: Mount, upper: UpperLayer, dentry: Dentry) -> None:
     """Give a metacopy file its contents (ovl_copy_up_meta_inode_data; KB 12.4, 12.5)."""
-    lower = dentry.lower
-    assert isinstance(lower, LowerFile)
     inode = live_inode(mnt, dentry)
     st = upper.lstat(dentry.path)
     handle = upper.open(dentry.path, writable=True)
     try:
-        # All of it, even if it is about to be cut: until the mark is gone, the file shows its size and the lower's data.
-        _fill(mnt, upper, lower, handle, st.st_size, st.st_size)
+        # All of it, even if it is about to be cut: until the mark goes, the file shows its size and the lower's data.
+        _fill(mnt, upper, dentry, handle, st.st_size, st.st_size)
         upper.removexattr(dentry.path, mnt.marks.metacopy)
     except BaseException:
         handle.close()

@@ -21,6 +21,9 @@ from overlayvfs.marks import TRUSTED, USER, MarkNames
 if TYPE_CHECKING:
     from overlayvfs.engine.inode import Inode
 
+CopyUpCallback = Callable[[str, int, int], None]
+"""Is told a file's path, how many of its bytes are copied up and how many there are."""
+
 RAW = MarkNames("\0", *("\0",) * 8)
 """Marks no object can carry (NUL): for a layer seen without a union."""
 
@@ -169,6 +172,7 @@ class Mount:
         """Names looked up since dentries were last thrown away."""
         self.dev = anonymous_dev() if dev is None else dev
         self.closed = False
+        self.on_copy_up: CopyUpCallback | None = None
         self.torn: str | None = None
         """Why nothing is written any more, though there is an upper."""
         self.claimed = False

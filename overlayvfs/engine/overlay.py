@@ -17,7 +17,7 @@ from overlayvfs.engine.file import File
 from overlayvfs.engine.fork import Checkpoint
 from overlayvfs.engine.inode import attributes, dismiss_readers, expect_readers, lower_content, remember, share_inode
 from overlayvfs.engine.lookup import shrink
-from overlayvfs.engine.mount import RAW, Credentials, Memory, Mount, Options, Report, check_overlap
+from overlayvfs.engine.mount import RAW, CopyUpCallback, Credentials, Memory, Mount, Options, Report, check_overlap
 from overlayvfs.engine.namecache import NameCache
 from overlayvfs.engine.open import open_file
 from overlayvfs.engine.permission import READ, acting_as, allowed, may
@@ -124,6 +124,18 @@ class Overlay:
     def read_only(self) -> bool:
         """Whether there is no upper, or none that can be written any more."""
         return self._mnt.read_only
+
+    @property
+    def on_copy_up(self) -> CopyUpCallback | None:
+        """Is called while a file's contents are copied up, and once when all are: path, bytes done, bytes in all.
+
+        The overlay is locked meanwhile and must not be used; whatever it raises leaves the tree as it was.
+        """
+        return self._mnt.on_copy_up
+
+    @on_copy_up.setter
+    def on_copy_up(self, callback: CopyUpCallback | None) -> None:
+        self._mnt.on_copy_up = callback
 
     @property
     def closed(self) -> bool:

@@ -26,7 +26,7 @@ from overlayvfs.engine.changes import Change
 from overlayvfs.engine.contents import CONTENTS_MAX
 from overlayvfs.engine.dentry import Dentry, Listing
 from overlayvfs.engine.fork import Checkpoint
-from overlayvfs.engine.mount import Memory, Options
+from overlayvfs.engine.mount import CopyUpCallback, Memory, Options
 from overlayvfs.engine.namecache import NAMES_MAX
 from overlayvfs.engine.overlay import Overlay
 from overlayvfs.engine.resolve import NotPlain
@@ -750,6 +750,18 @@ class OverlayFS(TreeFS):
         """
         with fs_errors("/"):
             self._overlay.rollback(to)
+
+    @property
+    def on_copy_up(self) -> CopyUpCallback | None:
+        """Called as `on_copy_up(path, done, total)`, in bytes, while a file is copied up, and once when it all is.
+
+        None unless set. It must not use this overlay; whatever it raises stops the copy and leaves the tree as it was.
+        """
+        return self._overlay.on_copy_up
+
+    @on_copy_up.setter
+    def on_copy_up(self, callback: CopyUpCallback | None) -> None:
+        self._overlay.on_copy_up = callback
 
     def _overlayvfs_layer(self, path: str) -> Layer:
         """Return what another overlay stacks: the merged tree, from `path` on."""

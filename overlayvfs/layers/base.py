@@ -12,7 +12,7 @@ helps; the engine puts the caller's paths in.
 `user.overlay.*` attributes. A layer that can hold neither translates in its adapter.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeGuard, runtime_checkable
 
@@ -23,6 +23,10 @@ WORK: Final = "/\0work"
 
 INDEX: Final = "/\0index"
 """Where an upper keeps the index of hard links (overlayfs.rst, "Inode properties")."""
+
+
+Progress = Callable[[int], None]
+"""Is told how many bytes of a copy are done; whatever it raises ends the copy."""
 
 
 class Torn(OSError):
@@ -190,10 +194,11 @@ class UpperLayer(Layer, Protocol):
         """Set an attribute. EPERM (`user.*` on other than a file or directory) EOPNOTSUPP EEXIST ENODATA ENOSPC."""
 
     def removexattr(self, path: str, name: str) -> None: ...
-    def clone(self, src: Handle, dst: Handle, size: int) -> bool:
-        """Give `dst` (empty, of this layer) the first `size` bytes of `src` without copying them now.
+    def clone(self, src: Handle, dst: Handle, size: int, progress: Progress | None = None) -> bool:
+        """Give `dst` (empty, of this layer) the first `size` bytes of `src` without reading them here.
 
         Shared blocks, a reflink: whatever this layer has for `src`'s kind. False if nothing: the engine copies.
+        What copies all the same (copy_file_range) tells `progress` now and then how many bytes are done.
         """
 
     def sync(self) -> None: ...

@@ -29,7 +29,7 @@ from overlayvfs.layers import _attributes as attributes
 from overlayvfs.layers import blocks
 from overlayvfs.layers._inodes import ROOT_INO, S_IFMT, Inode, Names, Superblock, target_pages, target_size
 from overlayvfs.layers._memoryhandle import MemoryHandle
-from overlayvfs.layers.base import INDEX, WORK, Capabilities, Handle
+from overlayvfs.layers.base import INDEX, WORK, Capabilities, Handle, Progress
 from overlayvfs.layers.blocks import Content, Paged
 from overlayvfs.layers.cow import BITS, MASK
 from overlayvfs.marks import FileHandle
@@ -371,7 +371,7 @@ class MemoryLayer:
         with self._superblock.lock:
             attributes.removexattr(self._superblock, self._find(path), name)
 
-    def clone(self, src: Handle, dst: Handle, size: int) -> bool:
+    def clone(self, src: Handle, dst: Handle, size: int, progress: Progress | None = None) -> bool:
         """Let `dst` have the first `size` bytes of `src` without copying them. EXDEV (`dst` is another's) ENOSPC.
 
         From a memory layer the blocks are shared as they are now, and `src` stays the caller's. Any other file of

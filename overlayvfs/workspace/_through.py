@@ -6,7 +6,7 @@ A wrapper overrides the verbs it has something to say to. A verb that is not ove
 from collections.abc import Collection, Hashable, Sequence
 
 from overlayvfs.abi import Dirent, Stat, StatVfs
-from overlayvfs.layers.base import Capabilities, Handle, UpperLayer
+from overlayvfs.layers.base import Capabilities, Handle, Progress, UpperLayer
 
 
 class ThroughHandle:
@@ -212,9 +212,9 @@ class ThroughLayer:
         """Pass on."""
         self.inner.removexattr(path, name)
 
-    def clone(self, src: Handle, dst: Handle, size: int) -> bool:
+    def clone(self, src: Handle, dst: Handle, size: int, progress: Progress | None = None) -> bool:
         """Share blocks as the layer below does; only handles of this layer are seen through."""
-        return self.inner.clone(self._below(src), self._below(dst), size)
+        return self.inner.clone(self._below(src), self._below(dst), size, progress)
 
     def sync(self) -> None:
         """Pass on."""

@@ -18,7 +18,7 @@ from typing import Self
 
 from overlayvfs.abi import RENAME_EXCHANGE, RENAME_WHITEOUT, Stat, StatVfs, oserror
 from overlayvfs.layers.adapt import LayerSpec, open_upper
-from overlayvfs.layers.base import INDEX, WORK, CopiedLayer, Handle, Layer, SnapshotLayer, UpperLayer
+from overlayvfs.layers.base import INDEX, WORK, CopiedLayer, Handle, Layer, Progress, SnapshotLayer, UpperLayer
 from overlayvfs.marks import TRUSTED, USER
 from overlayvfs.workspace._through import ThroughHandle, ThroughLayer
 from overlayvfs.workspace.readonly import ReadOnlySubtrees, SnapshotReadOnly
@@ -176,12 +176,12 @@ class Limited(ThroughLayer):
         with self._lock, self._adding(size=_growth(name, None, lambda: self.inner.getxattr(path, name))):
             super().removexattr(path, name)
 
-    def clone(self, src: Handle, dst: Handle, size: int) -> bool:
+    def clone(self, src: Handle, dst: Handle, size: int, progress: Progress | None = None) -> bool:
         """Share blocks as the layer below does; they count as a copy would. ENOSPC EFBIG."""
         with self._lock:
             growth = self.growth_to(size, dst.stat().st_size)
             self._check(size=growth, inodes=0)
-            if not super().clone(src, dst, size):
+            if not super().clone(src, dst, size, progress):
                 return False
             self.usage.size += growth
             return True

@@ -5,6 +5,7 @@ import os
 from typing import Final
 
 from overlayvfs.abi import SEEK_DATA, SEEK_HOLE
+from overlayvfs.layers.base import Progress
 from overlayvfs.layers.local import syscalls
 
 _STEP: Final = 1 << 26
@@ -22,10 +23,10 @@ _NOT_HERE: Final = (
 """Ways to say that these two files can't share or pass on their blocks (ioctl_ficlone(2), copy_file_range(2))."""
 
 
-def clone(src: int, dst: int, size: int) -> bool:
+def clone(src: int, dst: int, size: int, progress: Progress | None = None) -> bool:
     """Make the empty file `dst` hold the first `size` bytes of `src`: a reflink, else a copy inside the kernel.
 
-    False, and `dst` empty, where the host does neither. Holes stay holes.
+    False, and `dst` empty, where the host does neither. Holes stay holes. A copy tells `progress` after each 64 MiB.
 
     Raises:
         ENOSPC: there is no room; `dst` is empty again.
@@ -33,7 +34,7 @@ def clone(src: int, dst: int, size: int) -> bool:
     """
     try:
         if not _share(src, dst):
-            _copy(src, dst, size)
+            _copy(src, dst, size, progress)
         # A reflink takes all of the source, and a copy leaves a hole at the end to be grown.
         os.ftruncate(dst, size)
     except OSError as error:
@@ -54,7 +55,7 @@ def _share(src: int, dst: int) -> bool:
     return True
 
 
-def _copy(src: int, dst: int, size: int) -> None:
+def _copy(src: int, dst: int, size: int, progress: Progress | None) -> None:
     offset = 0
     while offset < size:
         try:
@@ -69,3 +70,5 @@ def _copy(src: int, dst: int, size: int) -> None:
             if done == 0:  # the source was cut meanwhile
                 return
             offset += done
+            if progress is not None and offset < size:
+                progress(offset)

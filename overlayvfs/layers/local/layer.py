@@ -19,7 +19,7 @@ from functools import cached_property, partial
 from typing import Final, TypeVar
 
 from overlayvfs.abi import O_PATH, RENAME_NOREPLACE, Dirent, Stat, StatVfs, oserror
-from overlayvfs.layers.base import INDEX, WORK, Capabilities, Handle, UpperLayer
+from overlayvfs.layers.base import INDEX, WORK, Capabilities, Handle, Progress, UpperLayer
 from overlayvfs.layers.local import names, syscalls
 from overlayvfs.layers.local.beneath import ancestry, identity, open_directory
 from overlayvfs.layers.local.clone import clone
@@ -476,10 +476,10 @@ class LocalLayer:
 
     # Data
 
-    def clone(self, src: Handle, dst: Handle, size: int) -> bool:
+    def clone(self, src: Handle, dst: Handle, size: int, progress: Progress | None = None) -> bool:
         if not isinstance(src, HostHandle) or not isinstance(dst, HostHandle):
             return False
-        return clone(src.fd, dst.fd, size)
+        return clone(src.fd, dst.fd, size, progress)
 
 
 def _let_go(fd: int, area: WorkArea, directories: Directories | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Hashable, Sequence
 from fs.base import FS
 
 from overlayvfs.abi import NAME_MAX, PAGE_SIZE, ST_RDONLY, Dirent, Stat, StatVfs, oserror
-from overlayvfs.layers.base import Capabilities, Handle, UpperLayer
+from overlayvfs.layers.base import Capabilities, Handle, Progress, UpperLayer
 from overlayvfs.layers.memory import MemoryLayer
 from overlayvfs.layers.pyfs import metadata
 from overlayvfs.layers.pyfs.backend import Backend
@@ -298,7 +298,7 @@ class PyFsLayer:
         with self.lock:
             metadata.remove_attribute(self.tree, self.tree.get(path), name)
 
-    def clone(self, src: Handle, dst: Handle, size: int) -> bool:
+    def clone(self, src: Handle, dst: Handle, size: int, progress: Progress | None = None) -> bool:
         return False
 
     def sync(self) -> None:
