@@ -35,6 +35,8 @@ def test_any_sequence_leaves_what_a_dict_would_hold_in_every_fork(plan: list[tup
             tree = tree.fork()
         assert tree.get(key) is model.get(key)
         assert list(tree.items(0, 1 << 63)) == sorted(model.items())
+        near = [key, key + 1, 0, 1 << 62, *model]
+        assert tree.get_all(near) == [model.get(number) for number in near]
         assert list(tree.items(key, key + 100)) == [
             pair for pair in sorted(model.items()) if key <= pair[0] < key + 100
         ]

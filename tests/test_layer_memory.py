@@ -124,6 +124,57 @@ def test_ancestry_follows_a_directory_that_moves() -> None:
     assert part.ancestry() == [part.identity(), whole.identity()]
 
 
+@pytest.mark.parametrize(
+    ("moves", "seen"),
+    [
+        ([("/a/d", "/a/e", 0)], None),
+        ([("/a", "/b", 0)], None),
+        ([("/x", "/a/d", RENAME_EXCHANGE)], "new"),
+        ([("/x", "/a", RENAME_EXCHANGE), ("/a/y", "/a/d", 0)], "below"),
+        ([("/a/d/f", "/g", 0), ("/x", "/a/d", 0)], "new"),
+    ],
+)
+def test_a_path_leads_where_another_view_has_moved_its_directories(
+    moves: list[tuple[str, str, int]], seen: str | None
+) -> None:
+    layer = MemoryLayer()
+    fill(layer, {"/a/d/f": "old", "/x/f": "new", "/x/y/f": "below"})
+    view = layer.subtree("")
+    assert layer.look("/a/d/f") is not None
+    for src, dst, flags in moves:
+        view.rename(src, dst, flags)
+    if seen is None:
+        assert layer.look("/a/d/f") is None
+        with raises_errno(errno.ENOENT):
+            layer.create("/a/d/g", 0o644, 0, 0)
+    else:
+        assert read(layer, "/a/d/f") == seen.encode()
+        layer.create("/a/d/g", 0o644, 0, 0).close()
+        assert view.look("/a/d/g") is not None
+
+
+def test_a_directory_made_where_another_was_is_the_one_that_is_written() -> None:
+    layer = MemoryLayer()
+    layer.mkdir("/d", 0o755, 0, 0)
+    layer.create("/d/f", 0o644, 0, 0).close()
+    layer.unlink("/d/f")
+    layer.rmdir("/d")
+    layer.mkdir("/d", 0o755, 0, 0)
+    layer.create("/d/f", 0o644, 0, 0).close()
+    assert [entry.d_name for entry in layer.listdir("/d")] == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [("/none/" + "n" * 300, errno.ENOENT), ("/d/" + "n" * 300, errno.ENAMETOOLONG), ("/d/none/f", errno.ENOENT)],
+)
+def test_the_first_missing_name_of_a_path_decides(path: str, number: int) -> None:
+    layer = MemoryLayer()
+    layer.mkdir("/d", 0o755, 0, 0)
+    with raises_errno(number):
+        layer.lstat(path)
+
+
 def test_layer_on_a_removed_directory_is_an_empty_dead_directory() -> None:
     whole = MemoryLayer()
     whole.mkdir("/d", 0o755, 0, 0)

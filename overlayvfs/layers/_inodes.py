@@ -201,7 +201,8 @@ class Superblock:
     Numbers are given out in sequence and never again. Files without a name live while they are open here;
     a fork leaves them behind, as it does all open files.
 
-    `blocks_used` (pages) is kept by whoever changes a content; `opens` counts the open handles of each inode.
+    `blocks_used` (pages) is kept by whoever changes a content; `opens` counts the open handles of each inode, `moves`
+    how often a directory lost its path: until it grows, what a path leads to is a directory's known inode number.
     """
 
     __slots__ = (
@@ -216,6 +217,7 @@ class Superblock:
         "key",
         "lock",
         "max_blocks",
+        "moves",
         "opens",
         "table",
         "uuid",
@@ -248,6 +250,7 @@ class Superblock:
         self._generation = self.key & 0xFFFFFFFF
         self.lock = threading.Lock()
         self.opens: dict[int, int] = {}
+        self.moves = 0
         self._orphans: set[int] = set()
         self._dropped: list[int] = []
 
@@ -393,6 +396,7 @@ class Superblock:
         ino = names.hidden.pop(name, None)
         if ino is None:
             return
+        self.moves += 1
         now = time.time_ns()
         pending = [ino]
         while pending:

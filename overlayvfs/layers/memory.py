@@ -58,6 +58,8 @@ class MemoryLayer:
         self._root = root
         self._name = name
         self._start = _START
+        # The directory found last, as (path, inode number, superblock.moves then): most names are asked of it again.
+        self._near = ("", root, 0)
         self._hold: MemoryHandle | None = None
         # Nobody can remove the root of all, so it needs no holding; and so a snapshot of it is quicker to make.
         if root != ROOT_INO:
@@ -129,17 +131,19 @@ class MemoryLayer:
 
     def listdir(self, path: str) -> list[Dirent]:
         """Return a directory's entries, the newest first, as tmpfs does. ENOENT ENOTDIR."""
-        get = self._table.get
-        listing = []
+        new = tuple.__new__
         with self._superblock.lock:
             entries = self._find(path).entries
             if entries is None:
                 raise oserror(errno.ENOTDIR, path)
-            for name in entries.newest_first():
-                inode = get(entries[name])
-                assert inode is not None, "a name leads to an inode of the table"
-                listing.append(Dirent(name, inode.ino, inode.mode & S_IFMT))
-        return listing
+            names = entries.newest_first()
+            inodes = self._table.get_all([entries[name] for name in names])
+            # Dirent(…) itself and a `get` for each make 0.9 µs a name of this 0.35.
+            return [
+                new(Dirent, (name, inode.ino, inode.mode & S_IFMT))
+                for name, inode in zip(names, inodes, strict=True)
+                if inode is not None
+            ]
 
     def readlink(self, path: str) -> str:
         """Return a symlink's target. ENOENT ENOTDIR EINVAL."""
@@ -399,13 +403,47 @@ class MemoryLayer:
         """Return the inode at `path`. ENOENT ENOTDIR ENAMETOOLONG."""
         inode = self._seek(path)
         if inode is None:
-            for name in path.split("/"):
-                check_name(name)
-            raise oserror(errno.ENOENT, path)
+            raise self._missing(path)
         return inode
+
+    def _missing(self, path: str) -> OSError:
+        """Return the error for a path that leads nowhere: the first name that is missing decides."""
+        *above, last = path.split("/")
+        for count in range(2, len(above) + 1):
+            if self._walk("/".join(above[:count])) is None:
+                last = above[count - 1]
+                break
+        try:
+            check_name(last)
+        except OSError as error:
+            return error
+        return oserror(errno.ENOENT, path)
 
     def _seek(self, path: str) -> Inode | None:
         """Return the inode at `path`, None if there is none. ENOTDIR."""
+        above, _, name = path.rpartition("/")
+        if not above:
+            return self._walk(path)
+        moves = self._superblock.moves
+        known, ino, then = self._near
+        # What is asked of one name of a directory, or of the next: 1.0 µs instead of 1.6.
+        parent = self._table.get(ino) if known == above and then == moves else None
+        if parent is None:
+            parent = self._walk(above)
+            if parent is None:
+                return None
+            self._near = above, parent.ino, moves
+        entries = parent.entries
+        if entries is None:
+            raise oserror(errno.ENOTDIR, path)
+        child = entries.get(name)
+        if child is None:
+            return None
+        # A reader holds no lock: if this was replaced or removed since its name was read, the name itself tells.
+        return self._table.get(child) or self._walk(path)
+
+    def _walk(self, path: str) -> Inode | None:
+        """Do what `_seek` does, name by name from the root."""
         table = self._table
         entries: Names | None = self._start
         for name in path.split("/"):
@@ -421,10 +459,7 @@ class MemoryLayer:
                 shift -= BITS
             inode: Inode | None = node[ino & MASK]
             if inode is None:
-                if name:
-                    # Replaced or removed since its name was read, as a reader holds no lock: the name itself tells.
-                    return self._seek(path)
-                return None
+                return self._walk(path) if name else None
             entries = inode.entries
         assert inode is not None, "a path has at least the name of the root"
         return inode
@@ -434,7 +469,12 @@ class MemoryLayer:
         above, _, name = path.rpartition("/")
         if not name:
             raise oserror(if_root, path)
-        parent = self._find(above)
+        moves = self._superblock.moves
+        known, ino, then = self._near
+        parent = self._table.get(ino) if known == above and then == moves else None
+        if parent is None:
+            parent = self._find(above)
+            self._near = above, parent.ino, moves
         if parent.entries is None:
             raise oserror(errno.ENOTDIR, path)
         return parent, name
@@ -489,6 +529,7 @@ class MemoryLayer:
         names.leave(name)
         if inode.entries is not None:
             parent.nlink -= 1
+            self._superblock.moves += 1
         parent.mtime_ns = parent.ctime_ns = now
         self._superblock.drop_link(inode, now)
 
@@ -505,6 +546,8 @@ class MemoryLayer:
         """Rename one name, over `replaced` and leaving `whiteout` if there are such; all is checked."""
         superblock = self._superblock
         now = time.time_ns()
+        if moved.entries is not None:
+            superblock.moves += 1
         moved = superblock.own(moved)
         new_dir, new_names = superblock.own_names(new_dir)
         old_dir, old_names = superblock.own_names(old_dir)
@@ -530,6 +573,7 @@ class MemoryLayer:
         """Let two names lead to each other's inode; all is checked."""
         superblock = self._superblock
         now = time.time_ns()
+        superblock.moves += 1
         moved = superblock.own(moved)
         other = superblock.own(other)
         old_dir, old_names = superblock.own_names(old_dir)
