@@ -1,20 +1,24 @@
-"""What a family of benchmarks is given: a place for files, overlay mounts, races, and goals to hold results to."""
+"""What a family of benchmarks is given: a place for files, the host's unions, races, and goals to hold results to."""
 
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
+from typing import Any, TypeVar
 
+from benchmarks import peers
+from benchmarks.unions import Union, available
 from overlayvfs.cli.race import MIN_NS, ROUNDS, Contender, Ratio, Result, race
 from overlayvfs.testing import hostos
 from overlayvfs.testing.worker import enter_namespaces
 
-QUICK_ROUNDS = 3
-QUICK_NS = 20_000
+QUICK_ROUNDS = 2
+QUICK_NS = 1000
+
+KERNEL = "kernel overlayfs"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,39 +50,13 @@ class WrongCount(Exception):
     """An operation asked its layers more often than it may."""
 
 
-class Overlays:
-    """The kernel's overlayfs, mounted in this process's own mount namespace, on layers in a tmpfs."""
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How often something asked its layers, and how often it may."""
 
-    def __init__(self, kind: str, place: Path) -> None:
-        self.kind = kind
-        self._place = place
-        self._numbers = count()
-
-    def mount(self, lowers: Sequence[Path]) -> Path:
-        """Mount read-only layers (highest first) below a fresh upper and return where the merged tree is."""
-        place = self._place / f"k{next(self._numbers)}"
-        for name in ("u", "w", "m"):
-            (place / name).mkdir(parents=True)
-        # Relative to where the lowers are: mount(2) takes one page of options, and they may be 500.
-        base = os.path.commonpath([lower.parent for lower in lowers])
-        data = "lowerdir=" + ":".join(os.path.relpath(lower, base) for lower in lowers)
-        data += "".join(f",{name}={os.path.relpath(place, base)}/{name[0]}" for name in ("upperdir", "workdir"))
-        here = os.open(".", os.O_PATH)
-        try:
-            os.chdir(base)
-            hostos.mount("overlay", str(place / "m"), "overlay", 0, data + self._options())
-        finally:
-            os.fchdir(here)
-            os.close(here)
-        return place / "m"
-
-    def discard(self, merged: Path) -> None:
-        """Take a mount and its upper away."""
-        hostos.umount(str(merged))
-        shutil.rmtree(merged.parent)
-
-    def _options(self) -> str:
-        return ",userxattr" if self.kind == "userns" else ""
+    what: str
+    counted: int
+    allowed: int
 
 
 @dataclass
@@ -87,18 +65,35 @@ class Lab:
 
     scratch: Path
     """A directory for layers on the host: a tmpfs where the process may mount one."""
-    kernel: Overlays | None
-    """None where no overlay can be mounted; `kernel_note` says why."""
-    kernel_note: str = ""
+    unions: Mapping[str, Union] = field(default_factory=dict)
+    """The host's own unions that can be mounted here, by the name of the contender."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Contenders that can't take part, and why."""
     quick: bool = False
     rounds: int = ROUNDS
     results: list[Result] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
+    counts: list[Count] = field(default_factory=list)
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = field(default_factory=dict)
+    """Plots: title → contender → (depth, ns)."""
     tell: Callable[[str], None] = print
 
-    def race(self, name: str, unit: str, contenders: Iterable[Contender]) -> Result:
-        """Run one race and show its table. Raises WrongAnswer."""
-        rounds, min_ns = (QUICK_ROUNDS, QUICK_NS) if self.quick else (self.rounds, MIN_NS)
+    def __post_init__(self) -> None:
+        if peers.sandfs() is None:
+            self.missing["sandfs"] = "not installed"
+
+    @property
+    def kernel(self) -> Union | None:
+        """The kernel's overlayfs, None where it can't be mounted."""
+        return self.unions.get(KERNEL)
+
+    def sized(self, full: T, quick: T) -> T:
+        """Return how much to do: a quick run is for results and counts, and these show at any size."""
+        return quick if self.quick else full
+
+    def race(self, name: str, unit: str, contenders: Iterable[Contender], *, most: int = ROUNDS) -> Result:
+        """Run one race of at most `most` rounds and show its table. Raises WrongAnswer."""
+        rounds, min_ns = (QUICK_ROUNDS, QUICK_NS) if self.quick else (min(self.rounds, most), MIN_NS)
         result = race(name, unit, contenders, rounds=rounds, min_ns=min_ns)
         self.results.append(result)
         self.tell(f"\n{name}, ns per {unit}: best (cpu)")
@@ -108,11 +103,12 @@ class Lab:
 
     def goal(self, row: str, what: str, ratio: Ratio | float | None, limit: float, *, at_least: bool = False) -> None:
         """Hold one ratio or figure to its goal."""
-        note = "" if ratio is not None else (self.kernel_note or "a contender is missing")
+        note = "" if ratio is not None else "a contender is missing"
         value = ratio.best if isinstance(ratio, Ratio) else ratio
         goal = Goal(row, what, limit, value, at_least, ratio if isinstance(ratio, Ratio) else None, note)
         self.goals.append(goal)
-        self.tell(f"  → {spelt(goal)}")
+        if not self.quick:
+            self.tell(f"  → {spelt(goal)}")
 
     def quicker(self, row: str, what: str, ratio: Ratio | None, times: float) -> None:
         """Hold theirs ÷ ours to "at least `times`": `ratio` is ours ÷ theirs."""
@@ -123,6 +119,7 @@ class Lab:
         """Check how often the layers were asked. Raises WrongCount."""
         if counted > allowed:
             raise WrongCount(f"{what}: {counted} layer calls, {allowed} allowed")
+        self.counts.append(Count(what, counted, allowed))
         self.tell(f"  {what}: {counted} layer calls (at most {allowed})")
 
     def directory(self, name: str) -> Path:
@@ -130,6 +127,10 @@ class Lab:
         place = self.scratch / name
         place.mkdir(parents=True)
         return place
+
+    def sandfs(self) -> Any:
+        """Return the module sandfs, None where it is missing."""
+        return peers.sandfs()
 
 
 def spelt(goal: Goal) -> str:
@@ -148,20 +149,16 @@ def open_lab(*, quick: bool = False, rounds: int = ROUNDS) -> Iterator[Lab]:
     """
     with tempfile.TemporaryDirectory(prefix="overlayvfs-bench-") as name:
         kind = "root" if hostos.is_root() else "userns"
+        place = Path(name)
         try:
             enter_namespaces(kind)
-            hostos.mount("overlayvfs-bench", name, "tmpfs", hostos.MS_NOATIME, "mode=755")
+            hostos.mount("overlayvfs-bench", name, "tmpfs", hostos.MS_NOATIME, "mode=755,size=90%")
         except (OSError, AttributeError) as error:
-            yield Lab(Path(name), None, f"no mount namespace: {error}", quick, rounds)
+            reason = f"no mount namespace: {error}"
+            yield Lab(place, missing={KERNEL: reason, "fuse-overlayfs": reason}, quick=quick, rounds=rounds)
             return
         try:
-            overlays = Overlays(kind, Path(name))
-            (Path(name) / "empty").mkdir()
-            try:
-                overlays.discard(overlays.mount([Path(name) / "empty"]))
-            except OSError as error:
-                yield Lab(Path(name), None, f"no overlay mount: {error}", quick, rounds)
-            else:
-                yield Lab(Path(name), overlays, "", quick, rounds)
+            unions, missing = available(kind, place)
+            yield Lab(place, unions, missing, quick, rounds)
         finally:
             hostos.umount(name, hostos.MNT_DETACH)

@@ -1,8 +1,9 @@
-"""Warm work on names only the lowest of many layers has: what depth costs once a name is known (row 1)."""
+"""What depth costs on every kind of layer: names only the lowest has, asked warm (row 1) and for the first time."""
 
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from fs.base import FS
 from fs.multifs import MultiFS
@@ -10,85 +11,138 @@ from fs.multifs import MultiFS
 import overlayvfs
 from benchmarks import trees
 from benchmarks.lab import Lab
-from benchmarks.paths import reader, sweep
-from overlayvfs.cli.race import Contender
+from overlayvfs.cli.race import Contender, Ratio, Result
+from overlayvfs.cli.sweeps import cold, reader, sweep
 
-DEPTHS = 1, 128, 512
-KERNEL_DEPTHS = 1, 128, 500
-"""The kernel takes 500 lowers at most."""
+DEPTHS = 1, 2, 4, 8, 16, 32, 64, 128, 256, 512
+JUDGED = 1, 128, 512
+KINDS = "memory", "host", "fs.memoryfs", "tar"
 
 FILES = trees.spread(100, 10)
-SAMPLE = dict(list(FILES.items())[:2])
-"""For contenders that ask every layer each time."""
+SAMPLE = 2
+"""How many paths contenders are given that ask every layer each time."""
 
+Layers = Mapping[str, Sequence[Any]]
 Work = Callable[[FS], Callable[[str], object]]
 
 
 def run(lab: Lab) -> None:
     """Race each kind of work over all depths."""
-    unions = {depth: overlayvfs.OverlayFS(layers(depth, trees.ours), overlayvfs.MemoryFS()) for depth in DEPTHS}
-    multis = {depth: multi(layers(depth, trees.plain)) for depth in DEPTHS}
-    merged = mounts(lab)
+    layers = stacks(lab)
+    judge(lab, layers)
+    draw(lab, layers)
+
+
+def stacks(lab: Lab) -> Layers:
+    """Return as many layers of each kind as the deepest stack needs, highest first; only the lowest has FILES."""
+    contents = _contents(lab.sized(DEPTHS[-1], 8), FILES)
+    makers: dict[str, Callable[[int, trees.Files], Any]] = {
+        "memory": lambda _, files: trees.ours(files),
+        "host": lambda number, files: trees.on_host(lab.scratch / f"depth/{number}", files),
+        "fs.memoryfs": lambda _, files: trees.plain(files),
+        "tar": lambda number, files: trees.in_tar(lab.scratch / f"depth/{number}.tar", files),
+    }
+    return {kind: [make(number, files) for number, files in enumerate(contents)] for kind, make in makers.items()}
+
+
+def layers_of(depth: int, files: trees.Files) -> list[overlayvfs.MemoryFS]:
+    """Return `depth` layers in memory, highest first, of which only the lowest has `files`."""
+    return [trees.ours(each) for each in _contents(depth, files)]
+
+
+def judge(lab: Lab, layers: Layers) -> None:
+    """Race four kinds of work at three depths and hold the slowest kind of layer to the goals."""
+    depths = lab.sized(JUDGED, (1, 4, 8))
     there: dict[str, object] = dict.fromkeys(FILES, True)
     absent: dict[str, object] = {path + "-": False for path in FILES}
     sizes: dict[str, object] = {path: len(data) for path, data in FILES.items()}
-    _race(lab, "exists, hit", there, lambda tree: tree.exists, os.path.exists, unions, multis, merged)
-    _race(lab, "exists, miss", absent, lambda tree: tree.exists, os.path.exists, unions, multis, merged)
-    _race(lab, "getinfo(details)", sizes, _details, os.path.getsize, unions, multis, merged)
-    _race(lab, "openbin, read, close", FILES, lambda tree: reader(tree.openbin), _read, unions, multis, merged)
+    entrants = Entrants(lab, layers, depths)
+    for name, model, work, host_work in (
+        ("exists, hit", there, lambda tree: tree.exists, os.path.exists),
+        ("exists, miss", absent, lambda tree: tree.exists, os.path.exists),
+        ("getinfo(details)", sizes, _details, os.path.getsize),
+        ("openbin, read, close", FILES, lambda tree: reader(tree.openbin), _read),
+    ):
+        result = lab.race(f"depth: {name}", "call", entrants.warm(model, work, host_work))
+        for depth, limit in zip(depths[1:], (1.05, 1.10), strict=True):
+            kind, ratio = _worst(result, depth)
+            lab.goal("1", f"{name}: depth {depth} ÷ 1 (at worst: {kind})", ratio, limit)
 
 
-def layers(depth: int, make: Callable[[trees.Files], FS]) -> list[FS]:
-    """Return `depth` layers, highest first: all have the same directories, only the lowest has FILES."""
-    above = {f"/d{number:04}/own": b"" for number in range(10)}
-    return [make({f"{path}{layer}": data for path, data in above.items()}) for layer in range(depth - 1)] + [
-        make(FILES)
-    ]
+def draw(lab: Lab, layers: Layers) -> None:
+    """Race lookups at every depth, for the plots."""
+    entrants = Entrants(lab, layers, lab.sized(DEPTHS, (1, 4, 8)))
+    model: dict[str, object] = dict.fromkeys(FILES, True)
+    for title, contenders in (
+        ("warm exists", entrants.warm(model, lambda tree: tree.exists, os.path.exists)),
+        ("first exists of a name", entrants.cold(model)),
+    ):
+        result = lab.race(f"depth: {title}, at every depth", "call", contenders)
+        curve: dict[str, list[tuple[int, float]]] = {}
+        for name, times in result.times.items():
+            who, _, depth = name.rpartition(", ")
+            curve.setdefault(who, []).append((int(depth), times.best))
+        lab.curves[title] = curve
 
 
-def multi(stack: list[FS]) -> MultiFS:
+class Entrants:
+    """All that take part, each at every depth."""
+
+    def __init__(self, lab: Lab, layers: Layers, depths: Sequence[int]) -> None:
+        self._layers = layers
+        self._unions = {
+            (f"overlayvfs on {kind}", depth): overlay(stack[-depth:])
+            for kind, stack in layers.items()
+            for depth in depths
+        }
+        self._multis = {("MultiFS", depth): multi(layers["fs.memoryfs"][-depth:]) for depth in depths}
+        self._merged = {
+            (name, depth): union.mount(layers["host"][-depth:])
+            for name, union in lab.unions.items()
+            for depth in (min(depth, union.lowers_max) for depth in depths)
+        }
+
+    def warm(self, model: Mapping[str, object], work: Work, host_work: Callable[[str], object]) -> Iterable[Contender]:
+        """Yield who does the work again and again in one tree."""
+        for (name, depth), tree in self._unions.items():
+            yield sweep(f"{name}, {depth}", work(tree), model)
+        # It keeps nothing: warm is cold, and a sample is enough.
+        for (name, depth), union in self._multis.items():
+            yield sweep(f"{name}, {depth}", work(union), dict(list(model.items())[:SAMPLE]))
+        for (name, depth), place in self._merged.items():
+            yield sweep(f"{name}, {depth}", host_work, model, prefix=str(place))
+
+    def cold(self, model: Mapping[str, object]) -> Iterable[Contender]:
+        """Yield who asks each name once in a tree mounted for that."""
+        for name, depth in self._unions:
+            stack = self._layers[name.removeprefix("overlayvfs on ")][-depth:]
+            yield cold(f"{name}, {depth}", partial(overlay, stack), lambda tree: tree.exists, model)
+        for (name, depth), union in self._multis.items():
+            yield sweep(f"{name}, {depth}", union.exists, dict(list(model.items())[:SAMPLE]))
+
+
+def overlay(stack: Sequence[Any]) -> overlayvfs.OverlayFS:
+    """Return an overlay with a memory upper."""
+    return overlayvfs.OverlayFS(stack, overlayvfs.MemoryFS())
+
+
+def multi(stack: Sequence[FS]) -> MultiFS:
     """Return PyFilesystem's union, with a writable layer on top as an overlay has."""
-    union = MultiFS()
+    union = MultiFS(auto_close=False)
     union.add_fs("upper", trees.plain({}), write=True, priority=len(stack))
     for number, layer in enumerate(stack):
         union.add_fs(str(number), layer, priority=-number)
     return union
 
 
-def mounts(lab: Lab) -> dict[int, Path]:
-    """Return kernel mounts at KERNEL_DEPTHS, none where there is no kernel to ask."""
-    if lab.kernel is None:
-        return {}
-    found = {}
-    for depth in KERNEL_DEPTHS:
-        above = [
-            trees.on_host(lab.scratch / f"l{depth}" / f"{n}", {f"/d{d:04}/own{n}": b"" for d in range(10)})
-            for n in range(depth - 1)
-        ]
-        found[depth] = lab.kernel.mount([*above, trees.on_host(lab.scratch / f"l{depth}" / "b", FILES)])
-    return found
+def _contents(depth: int, files: trees.Files) -> list[trees.Files]:
+    """Return what each of `depth` layers holds: all have ten directories, only the lowest has `files`."""
+    return [*({f"/d{d:04}/own{number}": b"" for d in range(10)} for number in range(depth - 1)), files]
 
 
-def _race(
-    lab: Lab,
-    name: str,
-    model: Mapping[str, object],
-    work: Work,
-    host_work: Callable[[str], object],
-    unions: Mapping[int, FS],
-    multis: Mapping[int, FS],
-    merged: Mapping[int, Path],
-) -> None:
-    sample = dict(list(model.items())[: len(SAMPLE)])
-    contenders: list[Contender] = []
-    contenders += [sweep(f"overlayvfs, {depth}", work(tree), model) for depth, tree in unions.items()]
-    contenders += [sweep(f"MultiFS, {depth}", work(tree), sample) for depth, tree in multis.items()]
-    contenders += [
-        sweep(f"kernel overlayfs, {depth}", host_work, model, prefix=str(path)) for depth, path in merged.items()
-    ]
-    result = lab.race(f"depth: {name}", "call", contenders)
-    lab.goal("1", f"{name}: depth 128 ÷ 1", result.ratio("overlayvfs, 128", "overlayvfs, 1"), 1.05)
-    lab.goal("1", f"{name}: depth 512 ÷ 1", result.ratio("overlayvfs, 512", "overlayvfs, 1"), 1.10)
+def _worst(result: Result, depth: int) -> tuple[str, Ratio]:
+    ratios = {kind: result.ratio(f"overlayvfs on {kind}, {depth}", f"overlayvfs on {kind}, 1") for kind in KINDS}
+    return max(((kind, ratio) for kind, ratio in ratios.items() if ratio), key=lambda pair: pair[1].best)
 
 
 def _details(tree: FS) -> Callable[[str], object]:

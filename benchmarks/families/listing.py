@@ -11,40 +11,39 @@ from benchmarks import trees
 from benchmarks.lab import Lab
 from overlayvfs.cli.race import Contender
 
-NAMES = 10_000
-LAYERS = 128
-BIG = {f"/big/f{number:05}.txt": b"x" for number in range(NAMES)}
-
 
 def run(lab: Lab) -> None:
     """Race lists, infos and walks."""
-    one = overlayvfs.OverlayFS([trees.ours(BIG)], overlayvfs.MemoryFS())
-    plain = trees.plain(BIG)
-    names = sorted(path.removeprefix("/big/") for path in BIG)
+    count = lab.sized(10_000, 300)
+    big = {f"/big/f{number:05}.txt": b"x" for number in range(count)}
+    one = overlayvfs.OverlayFS([trees.ours(big)], overlayvfs.MemoryFS())
+    plain = trees.plain(big)
+    names = sorted(path.removeprefix("/big/") for path in big)
     contenders = [
         _lister("overlayvfs", one.listdir, "/big", names),
         _lister("fs.memoryfs", plain.listdir, "/big", names),
-        *_kernel(lab, [trees.on_host(lab.scratch / "big", BIG)], names),
+        *_mounted(lab, [trees.on_host(lab.scratch / "big", big)], names),
     ]
-    result = lab.race(f"listdir of {NAMES:,} names", "list", contenders)
+    result = lab.race(f"listdir of {count:,} names", "list", contenders)
     lab.goal("5", "listdir of 10,000 ÷ MemoryFS", result.ratio("overlayvfs", "fs.memoryfs"), 0.10)
     lab.goal(
         "5", "listdir of 10,000 ÷ os.listdir on kernel overlayfs", result.ratio("overlayvfs", "kernel overlayfs"), 0.02
     )
-    merged(lab, names)
+    merged(lab, big, names)
     infos(lab, one, plain, names)
-    walks(lab, one, plain)
+    walks(lab, one, plain, sorted(big))
 
 
-def merged(lab: Lab, names: list[str]) -> None:
+def merged(lab: Lab, big: trees.Files, names: list[str]) -> None:
     """List a directory to which each of 128 layers adds its share."""
-    shares = [dict(list(BIG.items())[number::LAYERS]) for number in range(LAYERS)]
+    layers = lab.sized(128, 8)
+    shares = [dict(list(big.items())[number::layers]) for number in range(layers)]
     union = overlayvfs.OverlayFS([trees.ours(share) for share in shares], overlayvfs.MemoryFS())
     contenders = [
         _lister("overlayvfs", union.listdir, "/big", names),
-        *_kernel(lab, [trees.on_host(lab.scratch / "m" / f"{n}", share) for n, share in enumerate(shares)], names),
+        *_mounted(lab, [trees.on_host(lab.scratch / "m" / f"{n}", share) for n, share in enumerate(shares)], names),
     ]
-    result = lab.race(f"listdir of {NAMES:,} names merged from {LAYERS} layers", "list", contenders)
+    result = lab.race(f"listdir of {len(names):,} names merged from {layers} layers", "list", contenders)
     lab.goal("5", "merged listdir at 128 layers ÷ kernel", result.ratio("overlayvfs", "kernel overlayfs"), 0.005)
 
 
@@ -59,18 +58,19 @@ def infos(lab: Lab, one: FS, plain: FS, names: list[str]) -> None:
         return Contender(name, lambda _: list(tree.scandir("/big", ["details"])), see, expected)
 
     result = lab.race(
-        f"scandir(details) of {NAMES:,}", "scan", [scanner("overlayvfs", one), scanner("fs.memoryfs", plain)]
+        f"scandir(details) of {len(names):,}", "scan", [scanner("overlayvfs", one), scanner("fs.memoryfs", plain)]
     )
     lab.goal("5", "scandir(details) ÷ MemoryFS", result.ratio("overlayvfs", "fs.memoryfs"), 0.25)
 
 
-def walks(lab: Lab, one: FS, plain: FS) -> None:
+def walks(lab: Lab, one: FS, plain: FS, paths: list[str]) -> None:
     """Walk all files."""
 
     def walker(name: str, tree: FS) -> Contender:
-        return Contender(name, lambda _: list(tree.walk.files()), lambda _: sorted(tree.walk.files()), sorted(BIG))
+        return Contender(name, lambda _: list(tree.walk.files()), lambda _: sorted(tree.walk.files()), paths)
 
-    result = lab.race(f"walk.files over {NAMES:,}", "walk", [walker("overlayvfs", one), walker("fs.memoryfs", plain)])
+    contenders = [walker("overlayvfs", one), walker("fs.memoryfs", plain)]
+    result = lab.race(f"walk.files over {len(paths):,}", "walk", contenders)
     lab.goal("5", "walk.files ÷ MemoryFS", result.ratio("overlayvfs", "fs.memoryfs"), 0.25)
 
 
@@ -78,7 +78,5 @@ def _lister(name: str, listdir: Callable[[str], list[str]], path: str, names: li
     return Contender(name, lambda _: listdir(path), lambda _: sorted(listdir(path)), names)
 
 
-def _kernel(lab: Lab, lowers: list[Path], names: list[str]) -> list[Contender]:
-    if lab.kernel is None:
-        return []
-    return [_lister("kernel overlayfs", os.listdir, f"{lab.kernel.mount(lowers)}/big", names)]
+def _mounted(lab: Lab, lowers: list[Path], names: list[str]) -> list[Contender]:
+    return [_lister(name, os.listdir, f"{union.mount(lowers)}/big", names) for name, union in lab.unions.items()]

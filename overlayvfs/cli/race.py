@@ -139,7 +139,13 @@ def _goes_for(contender: Contender, min_ns: int) -> int:
     trial = Times()
     for _ in range(2):
         _time(contender, 1, trial)
+        if trial.best * contender.units >= _LONG * min_ns:
+            break
     return max(1, -int(-min_ns // (trial.best * contender.units)))
+
+
+_LONG: Final = 10
+"""A first trial of this many times what is needed settles it: one go is enough, warm or not."""
 
 
 def _time(contender: Contender, goes: int, times: Times) -> None:

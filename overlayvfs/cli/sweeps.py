@@ -1,6 +1,7 @@
 """Contenders that do one thing to each of many paths."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from overlayvfs.cli.race import Contender
 
@@ -36,13 +37,36 @@ def sweep(
     )
 
 
-def reader(openbin: Callable[[str], object]) -> Callable[[str], bytes]:
+def cold(
+    name: str,
+    make: Callable[[], Any],
+    operation: Callable[[Any], Callable[[str], object]],
+    model: Mapping[str, object],
+    *,
+    prefix: str = "",
+) -> Contender:
+    """Return a contender that does one operation to each path (below `prefix`) of a tree made anew for each go."""
+
+    def work(given: tuple[Any, list[str]]) -> None:
+        act = operation(given[0])
+        for path in given[1]:
+            act(path)
+
+    def answer(given: tuple[Any, list[str]]) -> dict[str, object]:
+        return {path.removeprefix(prefix): operation(given[0])(path) for path in given[1]}
+
+    return Contender(
+        name, work, answer, dict(model), len(model), prepare=lambda: (make(), fresh(prefix + path for path in model))
+    )
+
+
+def reader(openbin: Callable[[str], Any]) -> Callable[[str], bytes]:
     """Return what opens a file, reads 100 bytes and closes it."""
 
     def read(path: str) -> bytes:
         file = openbin(path)
-        data: bytes = file.read(100)  # type: ignore[attr-defined]
-        file.close()  # type: ignore[attr-defined]
+        data: bytes = file.read(100)
+        file.close()
         return data
 
     return read
