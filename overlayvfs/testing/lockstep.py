@@ -5,7 +5,7 @@ compared: every result and errno, the merged tree, the upper with its marks, and
 differ is cut down to what is needed and printed as a test. (machine.py has Hypothesis at the wheel instead.)
 """
 
-import stat
+import os
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -76,10 +76,10 @@ def try_random(
         runner = Runner(box.os)
         layers = box.raw_layers()
         while len(ops) < length:
-            op = executable(box, runner, operations.draw())
+            op = operations.draw()
             if coverage is not None:
                 coverage.see(op, layers)
-            outcome = runner.run(op)
+            op, outcome = perform(box, runner, op)
             operations.learn(op, outcome)
             ops.append(op)
             outcomes.append(outcome)
@@ -95,22 +95,20 @@ def try_random(
 _CHANGES_BY_DESCRIPTOR = ("fchmod", "fchown", "utime", "setxattr", "removexattr")
 
 
-def executable(box: EngineBox, runner: Runner, op: Op) -> Op:
-    """Return `op` or, where what it does differs on purpose, one that looks instead of it.
+def perform(box: EngineBox, runner: Runner, op: Op) -> tuple[Op, Outcome]:
+    """Execute `op` or, where what it does differs on purpose, one that looks instead; what was executed, and how.
 
-    A fifo, socket or device is not opened: there Linux has a driver, and we have none. The stat instead of it is what
-    finding that out takes; looking a name up may leave an origin mark (ovl_fix_origin).
+    A fifo, socket or device is opened only as a path: there Linux has a driver, and we have none.
     """
     if op.name in _CHANGES_BY_DESCRIPTOR and isinstance(op.args[0], Slot):
         fd = runner.descriptor(op.args[0])
-        return call("fstat", op.args[0]) if fd is not None and box.lost_its_place(fd) else op
-    if op.name not in ("open", "truncate"):
-        return op
-    try:
-        kind = stat.S_IFMT(box.os.stat(op.args[0]).st_mode)
-    except OSError:
-        return op
-    return op if kind in (stat.S_IFREG, stat.S_IFDIR) else call("stat", op.args[0])
+        if fd is not None and box.lost_its_place(fd):
+            op = call("fstat", op.args[0])
+    outcome = runner.run(op)
+    if op.name == "open" and outcome.error == "ENXIO":
+        op = op._replace(args=(op.args[0], os.O_PATH))
+        outcome = runner.run(op)
+    return op, outcome
 
 
 def diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> list[str]:
@@ -123,8 +121,9 @@ def diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> list[str]:
         runner = Runner(box.os)
         for op in trial.ops:
             # Where others are left out, this may open what the whole sequence did not.
-            ops.append(executable(box, runner, op))
-            outcomes.append(runner.run(ops[-1]))
+            op, outcome = perform(box, runner, op)
+            ops.append(op)
+            outcomes.append(outcome)
         kernel.submit(trial.stack, ops)
         ours = Transcript(outcomes, snapshots_of(box, trial.stack))
         runner.close()

@@ -7,6 +7,7 @@ Prints what was tried, how often each cell of the kernel's tables was hit, and e
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -70,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = Report()
     for part in _parts(asked, profiles):
         report.update(part)
+        if report.tally.sequences % 1000 < _CHUNK:
+            print(f"{report.tally.sequences} sequences", file=sys.stderr, flush=True)  # noqa: T201
         for divergence in part.divergences:
             print(divergence, flush=True)  # noqa: T201
     print(report.tally, report.coverage, sep="\n")  # noqa: T201

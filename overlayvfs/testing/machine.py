@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from overlayvfs.testing.kernel import Kernel, Transcript
-from overlayvfs.testing.lockstep import Divergence, MakeBox, compare, executable, snapshots_of
+from overlayvfs.testing.lockstep import Divergence, MakeBox, compare, perform, snapshots_of
 from overlayvfs.testing.minimise import Trial
 from overlayvfs.testing.ops import Op, Outcome, Runner, as_source
 from overlayvfs.testing.random_stacks import Profile, random_stack
@@ -64,8 +64,7 @@ class Lockstep(RuleBasedStateMachine):
     def step(self, rng: Random) -> None:
         """Execute one random operation on both sides."""
         self._operations.draw_from(rng)
-        op = executable(self._box, self._runner, self._operations.draw())
-        ours = self._runner.run(op)
+        op, ours = perform(self._box, self._runner, self._operations.draw())
         [theirs] = self._mount.run([op])
         self._operations.learn(op, ours)
         self._ops.append(op)
