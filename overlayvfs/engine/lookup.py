@@ -45,7 +45,9 @@ def shrink(mnt: Mount) -> None:
     for dentry in reversed(found):
         if dentry.children:
             # Those thrown away are emptied too: a name and its directory refer to each other.
-            dentry.children = {n: child for n, child in dentry.children.items() if child is not None and id(child) in kept}
+            dentry.children = {
+                name: child for name, child in dentry.children.items() if child is not None and id(child) in kept
+            }
         dentry.listing = None
         if dentry.pins or dentry.readers or dentry.children:
             kept.add(id(dentry))

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Literal
 
 from overlayvfs.abi import Stat, is_whiteout, oserror
 from overlayvfs.engine.contents import ContentCache
@@ -136,7 +137,9 @@ class LowerStack:
         probe: Sequence[Part] = parent.parts
         if len(probe) >= _INDEX_FROM and not parent.unindexable:
             probe = self._parts_with(parent, name)
-        found = self._find_file(probe, name) or (self._find(parent.parts, probe, _Search(name)) if probe else None)
+        found: Lower | Literal[False] | None = self._find_file(probe, name)
+        if found is False:
+            found = self._find(parent.parts, probe, _Search(name))
         if not _is_refused(found):
             parent.children[name] = found
         return found
@@ -250,17 +253,17 @@ class LowerStack:
             parent.index = index
         return parent.index.get(name, ())
 
-    def _find_file(self, probe: Sequence[Part], name: str) -> LowerFile | None:
-        """Return what `_find` would if that is a regular file without marks, else None: a third of the time."""
+    def _find_file(self, probe: Sequence[Part], name: str) -> LowerFile | Literal[False] | None:
+        """Return what `_find` would, in a third of the time, if that is nothing or a file without marks; else False."""
         for number, base in probe:
             layer, path = self.layers[number - 1], f"{base}/{name}"
             st = look(layer, path)
             if st is None:
                 continue
             if not stat.S_ISREG(st.st_mode) or get_mark(layer, path, self.marks.metacopy) is not None:
-                return None
+                return False
             if st.st_size == 0 and get_mark(layer, path, self.marks.whiteout) is not None:
-                return None
+                return False
             return LowerFile(number, path, st)
         return None
 

@@ -7,7 +7,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 
-from overlayvfs.abi import O_ACCMODE, O_CREAT, O_RDONLY, O_TRUNC, PATH_MAX, ST_RDONLY, Dirent, Stat, StatVfs, oserror
+from overlayvfs.abi import (
+    O_ACCMODE,
+    O_CREAT,
+    O_RDONLY,
+    O_TRUNC,
+    O_WRONLY,
+    PATH_MAX,
+    ST_RDONLY,
+    Dirent,
+    Stat,
+    StatVfs,
+    oserror,
+)
 from overlayvfs.engine import attr, create, remove, xattr
 from overlayvfs.engine import fork as forking
 from overlayvfs.engine import rename as renaming
@@ -314,6 +326,14 @@ class Overlay:
         """Open or create an object (open(2)); see engine.open for the errnos and their order."""
         with _Change(self._mnt, "open", path) if flags & _FOR_CHANGE else _Verb(self._mnt, path) as mnt:
             return open_file(mnt, path, flags, mode)
+
+    def write_whole(self, path: str, data: bytes, mode: int) -> None:
+        """Make a file, or empty the one there, and write all of it (open(2), write(2), close(2)). EISDIR ENOSPC."""
+        file = self.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode)
+        try:
+            file.write(data)
+        finally:
+            file.close()
 
     def readlink(self, path: str) -> str:
         """Return a symlink's target. EINVAL."""

@@ -248,12 +248,11 @@ class TreeFS(FS):
     def writebytes(self, path: str, contents: bytes) -> None:
         if not isinstance(contents, bytes):
             raise TypeError("contents must be bytes")
-        raw = self._open(path, Mode("w"))
+        _path = self.validatepath(path)
         try:
-            with fs_errors(path):
-                raw.write(contents)
-        finally:
-            raw.close()
+            self._overlay.write_whole(_path, contents, 0o666)
+        except OSError as error:
+            raise fs_error(error, path) from error
 
     def touch(self, path: str) -> None:
         _path = self.validatepath(path)
