@@ -6,6 +6,7 @@ Layers that hold neither translate to the OCI spelling (image-spec, layer.md, "W
 """
 
 import errno
+import re
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +33,7 @@ class MarkNames:
     nlink: str
     uuid: str
     whiteout: str
+    upper: str
 
     def is_private(self, name: str) -> bool:
         """Tell whether `name` is a mark of this namespace, hidden from the merged tree."""
@@ -50,7 +52,7 @@ class MarkNames:
 
 
 def _names(prefix: str) -> MarkNames:
-    words = ("opaque", "redirect", "metacopy", "origin", "impure", "nlink", "uuid", "whiteout")
+    words = ("opaque", "redirect", "metacopy", "origin", "impure", "nlink", "uuid", "whiteout", "upper")
     return MarkNames(prefix, *(prefix + word for word in words))
 
 
@@ -75,6 +77,11 @@ def parse_redirect(value: bytes) -> str:
     return text
 
 
+_NLINK: Final = re.compile(rb"([UL])([+-][0-9]+)\n?")
+_NLINK_MAX: Final = 12
+"""Longest nlink mark the kernel reads, in bytes."""
+
+
 def format_nlink(delta: int) -> bytes:
     """Return the nlink mark for overlay nlink minus the upper inode's own (ovl_set_nlink_upper)."""
     return f"U{delta:+d}".encode()
@@ -82,10 +89,11 @@ def format_nlink(delta: int) -> bytes:
 
 def parse_nlink(value: bytes) -> tuple[str, int] | None:
     """Return ("U" or "L", difference) of an nlink mark, None where it is malformed (ovl_get_nlink falls back)."""
-    text = value.decode("ascii", "replace")
-    if text[:1] not in ("U", "L") or text[1:2] not in ("+", "-") or not text[2:].isdigit():
+    match = _NLINK.fullmatch(value.split(b"\0", 1)[0]) if len(value) <= _NLINK_MAX else None
+    if match is None:
         return None
-    return text[0], int(text[1:])
+    difference = int(match[2])
+    return (match[1].decode(), difference) if abs(difference) < 1 << 31 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +106,11 @@ class FileHandle:
 
     _HEAD = struct.Struct("=BBBBB16s")
 
-    def encode(self) -> bytes:
-        """Return the mark's value: version 0, magic 0xfb, length, flags (CPU endian), type, uuid, handle."""
+    def encode(self, *, of_upper: bool = False) -> bytes:
+        """Return the mark's value: version 0, magic 0xfb, length, flags (CPU endian, of_upper), type, uuid, handle."""
         length = self._HEAD.size + len(self.body)
-        return self._HEAD.pack(0, 0xFB, length, _CPU_ENDIAN, self.kind, self.uuid) + self.body
+        flags = _CPU_ENDIAN | (_PATH_UPPER if of_upper else 0)
+        return self._HEAD.pack(0, 0xFB, length, flags, self.kind, self.uuid) + self.body
 
     @classmethod
     def decode(cls, value: bytes) -> "FileHandle | None":
@@ -118,5 +127,6 @@ class FileHandle:
 
 
 _BIG_ENDIAN = 1
+_PATH_UPPER = 4
 _KNOWN_FLAGS = 0b111
 _CPU_ENDIAN = _BIG_ENDIAN if struct.pack("=H", 1) == b"\0\1" else 0

@@ -49,6 +49,17 @@ def test_lowerdir_plus_adds_one_lower_with_its_name_as_it_is(place):
         assert sorted(ofs.listdir("/")) == ["in a", "in b:c"]
 
 
+def test_names_of_data_only_lowers_never_show(place):
+    spellings = (
+        f"lowerdir={place}/a::{place}/b\\:c::{place}/u",
+        f"lowerdir+={place}/a,datadir+={place}/b:c,datadir+={place}/u",
+    )
+    for text in spellings:
+        with OverlayFS.from_options(text) as ofs:
+            assert ofs.listdir("/") == ["in a"]
+            assert str(ofs) == f"{spellings[0]}"
+
+
 def test_a_layer_may_be_an_fs_url(place):
     with OverlayFS.from_options(f"lowerdir={place}/a:osfs\\://{place}/u,upperdir=mem\\://") as ofs:
         ofs.remove("in a")
@@ -67,7 +78,15 @@ def test_marks_are_trusted_unless_userxattr_is_there():
     ("text", "named"),
     [
         *(("", "lowerdir"), ("upperdir=/u", "lowerdir"), ("lowerdir=", "lowerdir"), ("lowerdir", "lowerdir")),
-        *(("lowerdir=/::/usr", "data-only"), ("lowerdir=/,verity=on", "verity"), ("lowerdir=/,index", "index")),
+        *(
+            ("lowerdir=/:", "no empty names"),
+            ("lowerdir=:/", "no empty names"),
+            ("lowerdir=/:::/usr", "no empty names"),
+        ),
+        *(("lowerdir=::/", "data-only"), ("lowerdir=/::", "data-only"), ("lowerdir=/::/usr:/bin", "data-only")),
+        *(("datadir+=/", "lowerdir"), ("lowerdir+=/,datadir+=/usr,lowerdir+=/bin", "data-only")),
+        *(("lowerdir=/,lowerdir+=/usr", "two ways"), ("lowerdir=/::/usr,datadir+=/bin", "two ways")),
+        *(("lowerdir=/,verity=on", "verity"), ("lowerdir=/,index", "index")),
         *(("lowerdir=/,index=maybe", "index"), ("lowerdir=/,volatile=on", "volatile"), ("lowerdir=/,nfs=on", "nfs=on")),
     ],
 )

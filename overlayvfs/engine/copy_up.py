@@ -88,6 +88,9 @@ def _copy_up_one(
     st = mnt.lowers.stat_of(lower)
     layer, lower_path = real(mnt, dentry)
     metacopy = mnt.options.metacopy and dentry.is_file and not data and size is None
+    if metacopy and isinstance(lower, LowerFile):
+        # Nothing is taken from there yet, but it has to be there.
+        mnt.lowers.data_of(lower)
     keeps_origin = dentry.is_dir or st.st_nlink == 1 or entry is not None
     inode = live_inode(mnt, dentry)
     handle: Handle | None = None
@@ -118,7 +121,7 @@ def _copy_up_one(
 def _link_up(mnt: Mount, upper: UpperLayer, dentry: Dentry, entry: str) -> None:
     """Show one of several lower hard links in the upper: a link of their index entry (ovl_link_up; KB 11.7)."""
     metacopy = is_metacopy(mnt, dentry)
-    union = index.nlink(mnt, dentry, upper.lstat(entry).st_nlink)
+    union = index.nlink(mnt, dentry, upper.lstat(entry))
     # Until the name is there its link is counted below; a crash between the two leaves the count one too high.
     _show(mnt, upper, dentry, partial(upper.link, entry, dentry.path))
     # Committed: the name is a link of the index entry.
@@ -204,9 +207,13 @@ def _make_copy(
 def _fill(mnt: Mount, upper: UpperLayer, dentry: Dentry, handle: Handle, has: int, size: int) -> None:
     """Give an empty copy the first `size` of the `has` bytes of a lower file, and a hole where it has fewer."""
     length = min(has, size)
+    lower = dentry.lower_file
+    assert lower is not None
+    number, path = mnt.lowers.data_of(lower)
+    if lower.is_metacopy:
+        # Its size and its data were put together by somebody: Linux copies what there is.
+        length = min(length, mnt.lowers.layer(number).lstat(path).st_size)
     if length:
-        assert dentry.lower_file is not None
-        number, path = mnt.lowers.data_of(dentry.lower_file)
         _copy_data(upper, mnt.lowers.layer(number), path, handle, length, _progress(mnt, dentry, length))
     if size > length:
         handle.truncate(size)

@@ -67,22 +67,28 @@ def check_entry(mnt: Mount, lower: LowerFile) -> None:
         raise oserror(errno.EPERM, reason=f"the index entry of {lower.path} has a redirect and redirect_dir=nofollow")
 
 
-def nlink(mnt: Mount, dentry: Dentry, real_nlink: int) -> int:
-    """Return the overlay's link count: upper and lower names together (ovl_get_nlink).
-
-    `real_nlink` is that of the real object, and counts where the mark is missing or makes no sense.
-    """
+def nlink(mnt: Mount, dentry: Dentry, real: Stat) -> int:
+    """Return the overlay's link count: upper and lower names together (ovl_get_nlink). `real` is the real object's."""
     lower = dentry.lower_file
-    if lower is None or lower.stat.st_nlink == 1 or mnt.upper is None:
-        return real_nlink
-    path = dentry.path if dentry.has_upper and not dentry.unlinked else find(mnt, lower) if mnt.has_index else None
-    value = None if path is None else get_mark(mnt.upper, path, mnt.marks.nlink)
-    parsed = None if value is None else parse_nlink(value)
+    if lower is None or lower.stat.st_nlink == 1 or not mnt.has_index:
+        return real.st_nlink
+    path = entry_path(mnt, lower)
+    entry = None if path is None else _entry_stat(mnt, path)
+    # A name in the upper that is no link of the entry, made by hand, is a file of its own.
+    if path is None or entry is None or (dentry.has_upper and entry.st_ino != real.st_ino):
+        return real.st_nlink
+    assert mnt.upper is not None
+    union = union_nlink(get_mark(mnt.upper, path, mnt.marks.nlink), lower.stat.st_nlink, real.st_nlink)
+    return union if union > 0 else real.st_nlink
+
+
+def union_nlink(mark: bytes | None, lower: int, upper: int) -> int:
+    """Return what an nlink mark makes of the two real link counts: the upper's where it makes no sense."""
+    parsed = None if mark is None else parse_nlink(mark)
     if parsed is None:
-        return real_nlink
+        return upper
     relative_to, difference = parsed
-    union = (real_nlink if relative_to == "U" else lower.stat.st_nlink) + difference
-    return union if union > 0 else real_nlink
+    return (upper if relative_to == "U" else lower) + difference
 
 
 def store_nlink(mnt: Mount, upper: UpperLayer, path: str, union: int) -> None:

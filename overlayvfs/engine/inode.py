@@ -58,11 +58,12 @@ def mapped(mnt: Mount, dentry: Dentry, st: Stat) -> Stat:
         dev, ino = _dir_numbers(mnt, dentry, st)
         return st._replace(st_dev=dev, st_ino=ino, st_nlink=1 if dentry.is_merged else st.st_nlink)
     number, ino = _file_origin(mnt, dentry, st)
+    nlink = index.nlink(mnt, dentry, st)
     dev, ino = map_numbers(mnt, number, ino)
     contents = contents_below(mnt, dentry)
     blocks = st.st_blocks if contents is None else _blocks_below(mnt, contents, st)
     # Written out: three times _replace took as long as the rest of a lookup.
-    return Stat(st.st_mode, ino, dev, index.nlink(mnt, dentry, st.st_nlink), *st[4:10], blocks, *st[11:])
+    return Stat(st.st_mode, ino, dev, nlink, *st[4:10], blocks, *st[11:])
 
 
 def contents_below(mnt: Mount, dentry: Dentry) -> LowerFile | None:

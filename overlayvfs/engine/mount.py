@@ -15,7 +15,7 @@ from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.lowers import LowerFile, LowerStack
 from overlayvfs.engine.namecache import NAMES_MAX, NameCache
 from overlayvfs.engine.numbers import NO_LAYER, Numbers
-from overlayvfs.layers.base import Layer, Torn, UpperLayer
+from overlayvfs.layers.base import Layer, SnapshotLayer, Torn, UpperLayer
 from overlayvfs.marks import TRUSTED, USER, MarkNames
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CopyUpCallback = Callable[[str, int, int], None]
 """Is told a file's path, how many of its bytes are copied up and how many there are."""
 
-RAW = MarkNames("\0", *("\0",) * 8)
+RAW = MarkNames("\0", *("\0",) * 9)
 """Marks no object can carry (NUL): for a layer seen without a union."""
 
 Report = Callable[[str, tuple[str, ...], OSError | None, int], None]
@@ -152,13 +152,19 @@ class Mount:
         options: Options,
         stack: LowerStack | None = None,
         dev: int | None = None,
+        *,
+        data_only: Sequence[Layer] = (),
     ) -> None:
         self.options = options
         self.upper = upper
         self.bare = False
         self.marks = USER if options.userxattr else TRUSTED
         self.lowers = stack or LowerStack(
-            lowers, self.marks, follow=options.redirect_dir != "nofollow", metacopy=options.metacopy
+            lowers,
+            self.marks,
+            follow=options.redirect_dir != "nofollow",
+            metacopy=options.metacopy,
+            data_only=data_only,
         )
         self.root = Dentry("", None, upper is not None, self.lowers.root if self.lowers.layers else None, S_IFDIR)
         self.lock = threading.RLock()
@@ -192,6 +198,11 @@ class Mount:
     def has_index(self) -> bool:
         """Whether lower hard links are kept one (index=on, and an upper to keep the index)."""
         return self.options.index and self.upper is not None
+
+    @property
+    def leaves_note(self) -> bool:
+        """Whether the work directory stays, to tell later mounts of a volatile one; what lives in memory needs none."""
+        return self.options.volatile and self.upper is not None and not isinstance(self.upper, SnapshotLayer)
 
     def claim_upper(self) -> None:
         """Take the upper for this mount alone.
@@ -236,8 +247,9 @@ class Mount:
                 return
             if self.owns_upper:
                 self.upper.close()
-            elif self.claimed:
-                self.upper.release(keep_index=self.options.index)
+            elif self.claimed and not self.leaves_note:
+                # An index stays the upper's, also through mounts that don't ask for one.
+                self.upper.release(keep_index=True)
 
     def _forget(self) -> None:
         """Count among the live overlays no more."""

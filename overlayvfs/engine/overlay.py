@@ -24,6 +24,7 @@ from overlayvfs.engine import attr, create, remove, xattr
 from overlayvfs.engine import fork as forking
 from overlayvfs.engine import rename as renaming
 from overlayvfs.engine.changes import Change, compare, locked, touched
+from overlayvfs.engine.checks import check_not_volatile, make_ready
 from overlayvfs.engine.dentry import Dentry, Listing
 from overlayvfs.engine.file import File
 from overlayvfs.engine.fork import Checkpoint
@@ -73,24 +74,37 @@ class Overlay:
         upper: UpperLayer | None,
         options: Options | None = None,
         memory: Memory | None = None,
+        *,
+        data_only: Sequence[Layer] = (),
     ) -> "Overlay":
-        """Stack `lowers` (highest first) below `upper`; touches no tree.
+        """Stack `lowers` (highest first) below `upper`, and `data_only` out of sight; touches no tree.
 
         Raises:
-            EINVAL: no layer at all; no place for the upper's work directory.
+            EINVAL: no layer at all, or data-only ones alone; no place for the upper's work directory, or a volatile
+                mount left that as it is.
             ELOOP: layers that are, or lie inside, one another.
             EBUSY: the upper belongs to a live overlay.
+            ESTALE, ENODATA: as make_ready: an index that is not this stack's.
 
         """
+        if data_only and not lowers:
+            raise oserror(errno.EINVAL, reason="data-only lowers need at least one lower that shows names")
         if not lowers and upper is None:
             raise oserror(errno.EINVAL, reason="an overlay needs at least one layer")
-        check_overlap(lowers, upper)
-        mnt = Mount(lowers, upper, options or Options())
+        check_overlap([*lowers, *data_only], upper)
+        mnt = Mount(lowers, upper, options or Options(), data_only=data_only)
         if memory is not None:
             mnt.names.names_max = memory.names
             mnt.lowers.contents.bytes_max = memory.contents
             mnt.lowers.detect = memory.detect
+        if upper is not None:
+            check_not_volatile(upper)
         mnt.claim_upper()
+        try:
+            make_ready(mnt)
+        except BaseException:
+            mnt.close()
+            raise
         return cls(mnt)
 
     @classmethod

@@ -4,9 +4,11 @@ import errno
 
 from overlayvfs.abi import oserror
 from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.inode import is_metacopy
+from overlayvfs.engine.lowers import get_mark
 from overlayvfs.engine.mount import Mount
 from overlayvfs.layers.base import UpperLayer
-from overlayvfs.marks import REDIRECT_MAX
+from overlayvfs.marks import REDIRECT_MAX, parse_redirect
 
 
 def can_move(mnt: Mount, dentry: Dentry) -> bool:
@@ -22,21 +24,25 @@ def set_redirect(mnt: Mount, upper: UpperLayer, dentry: Dentry, *, same_dir: boo
 
     """
     absolute = not same_dir or _has_other_names(dentry)
+    if not dentry.is_dir:
+        # Another name of the file may have been moved or linked meanwhile: the mark is of the file, not of a name.
+        value = get_mark(upper, dentry.path, mnt.marks.redirect)
+        dentry.redirect = None if value is None else parse_redirect(value)
     if dentry.redirect is not None and (not absolute or dentry.redirect.startswith("/")):
         return
-    value = _absolute(dentry) if absolute else dentry.name
+    redirect = _absolute(dentry) if absolute else dentry.name
     try:
-        upper.setxattr(dentry.path, mnt.marks.redirect, value.encode("utf-8", "surrogateescape"))
+        upper.setxattr(dentry.path, mnt.marks.redirect, redirect.encode("utf-8", "surrogateescape"))
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
         raise oserror(errno.EXDEV, reason=f"{upper.name} can't hold the redirect mark") from error
-    dentry.redirect = value
+    dentry.redirect = redirect
 
 
 def set_link_redirect(mnt: Mount, upper: UpperLayer, dentry: Dentry) -> None:
     """Mark a metacopy file about to get a second name (ovl_set_link_redirect; KB 12.8)."""
-    if dentry.metacopy:
+    if is_metacopy(mnt, dentry):
         set_redirect(mnt, upper, dentry, same_dir=False)
 
 

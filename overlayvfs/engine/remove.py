@@ -90,7 +90,7 @@ def prepare_unlink(mnt: Mount, dentry: Dentry) -> int | None:
     links = None
     if index.wants_index(mnt, dentry):
         copy_up(mnt, dentry)
-        links = index.nlink(mnt, dentry, real_stat(mnt, dentry).st_nlink) - 1
+        links = index.nlink(mnt, dentry, real_stat(mnt, dentry)) - 1
     if dentry.descriptors and dentry.ghost is None:
         layer, path = real(mnt, dentry)
         dentry.ghost = layer.open(path)

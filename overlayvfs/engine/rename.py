@@ -9,7 +9,7 @@ from overlayvfs.abi import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, o
 from overlayvfs.engine import index
 from overlayvfs.engine.copy_up import copy_up, set_impure
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.inode import inode_key
+from overlayvfs.engine.inode import inode_key, is_metacopy
 from overlayvfs.engine.lookup import lookup
 from overlayvfs.engine.lowers import look
 from overlayvfs.engine.mount import Mount
@@ -158,7 +158,8 @@ def _replace(mnt: Mount, old: Dentry, new: Dentry | None, new_parent: Dentry, ne
 
 def _mark_directory(mnt: Mount, upper: UpperLayer, dentry: Dentry, new_parent: Dentry, *, same_dir: bool) -> None:
     """Give a moved object the mark its new place asks for (KB 4.5, 10.1, 12.7)."""
-    if dentry.is_merge_or_lower:
+    # Another name of a file may have got it its data meanwhile.
+    if dentry.is_merge_or_lower if dentry.is_dir else is_metacopy(mnt, dentry):
         set_redirect(mnt, upper, dentry, same_dir=same_dir)
     elif dentry.is_dir and not dentry.opaque and new_parent.is_merged:
         set_opaque(mnt, upper, dentry.path)

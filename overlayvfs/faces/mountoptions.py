@@ -29,15 +29,21 @@ def parse(text: str) -> dict[str, Any]:
 
     """
     lowers: list[str] = []
+    data_only: list[str] = []
+    spelling: set[str] = set()
     arguments: dict[str, Any] = {"userxattr": False}
     for option in _OPTION.findall(text):
         name, has_value, value = option.partition("=")
         if name in _FLAGS and not has_value:
             arguments[name] = True
         elif name == "lowerdir" and value:
-            lowers = _split_lowers(value)
-        elif name == "lowerdir+" and value:
-            lowers.append(value)
+            lowers, data_only = _split_lowers(value)
+            spelling.add(name)
+        elif name in ("lowerdir+", "datadir+") and value:
+            if name == "lowerdir+" and data_only:
+                raise oserror(errno.EINVAL, reason=f"{option} comes after a datadir+: data-only lowers are the last")
+            (lowers if name == "lowerdir+" else data_only).append(value)
+            spelling.add("lowerdir+")
         elif name in ("upperdir", "workdir") and value:
             arguments["upper" if name == "upperdir" else name] = _unescaped(value)
         elif name in _SWITCHES and value:
@@ -46,12 +52,16 @@ def parse(text: str) -> dict[str, Any]:
             raise oserror(errno.EINVAL, reason=f"mount option {option!r} is none of this overlay's")
     if not lowers:
         raise oserror(errno.EINVAL, reason="no lowerdir among the mount options")
-    return {"lowers": lowers, **arguments}
+    if len(spelling) > 1:
+        raise oserror(errno.EINVAL, reason="lowerdir= and lowerdir+=, datadir+= are two ways to say it: use one")
+    return {"lowers": lowers, "data_only": data_only, **arguments}
 
 
-def spelt(lowers: Sequence[str], upper: str | None, workdir: str | None, options: Options) -> str:
+def spelt(
+    lowers: Sequence[str], data_only: Sequence[str], upper: str | None, workdir: str | None, options: Options
+) -> str:
     """Return the mount as /proc/mounts shows it: what differs from mount(8)'s defaults (ovl_show_options)."""
-    words = ["lowerdir=" + ":".join(map(_escaped, lowers))]
+    words = ["lowerdir=" + "::".join([":".join(map(_escaped, lowers)), *map(_escaped, data_only)])]
     if upper is not None:
         words.append(f"upperdir={_escaped(upper)}")
     if workdir is not None:
@@ -65,11 +75,18 @@ def spelt(lowers: Sequence[str], upper: str | None, workdir: str | None, options
     return ",".join(words)
 
 
-def _split_lowers(value: str) -> list[str]:
-    lowers = [_unescaped(lower) for lower in _LOWER.findall(value)]
-    if ":".join(_LOWER.findall(value)) != value:
-        raise oserror(errno.EINVAL, reason=f"lowerdir={value}: no empty names here, and no data-only layers (::)")
-    return lowers
+def _split_lowers(value: str) -> tuple[list[str], list[str]]:
+    """Return the lowers and, each after "::", the data-only ones (overlayfs.rst, "Data-only lower layers")."""
+    found = _LOWER.findall(value)
+    separators = _LOWER.sub("\0", value).split("\0")
+    first_data = separators.index("::") if "::" in separators else len(found)
+    expected = ["", *[":"] * (first_data - 1), *["::"] * (len(found) - first_data), ""]
+    if separators != expected:
+        raise oserror(
+            errno.EINVAL, reason=f"lowerdir={value}: no empty names, and after the first data-only layer (::) only such"
+        )
+    names = [_unescaped(name) for name in found]
+    return names[:first_data], names[first_data:]
 
 
 def _escaped(name: str) -> str:

@@ -500,7 +500,8 @@ class OverlayFS(TreeFS):
     """Linux's OverlayFS: read-only `lowers`, highest priority first, and one writable `upper`, seen as one tree.
 
     A layer is any FS, FS URL or path, and so is a workdir. Without an upper the overlay is read-only; one that is an
-    archive (see `save`) is loaded into memory, and the file changes only when it is saved again. The other
+    archive (see `save`) is loaded into memory, and the file changes only when it is saved again. `data_only` are
+    lowers of which no name shows: they hold contents that the redirects of metacopy files lead to. The other
     options have mount(8)'s names and values. `close` ends the overlay and closes no layer it was given,
     unless `close_layers`.
 
@@ -521,6 +522,7 @@ class OverlayFS(TreeFS):
         upper: LayerSpec | None = None,
         *,
         workdir: LayerSpec | None = None,
+        data_only: Sequence[LayerSpec] = (),
         redirect_dir: str | bool | None = None,
         index: str | bool = False,
         metacopy: str | bool = False,
@@ -533,6 +535,7 @@ class OverlayFS(TreeFS):
         cache_bytes: int = CONTENTS_MAX,
     ) -> None:
         _check_sequence(lowers)
+        _check_sequence(data_only)
         with ExitStack() as opened, ExitStack() as opened_lowers:
             try:
                 options = Options.parse(
@@ -546,19 +549,23 @@ class OverlayFS(TreeFS):
                 )
                 marks = USER if options.userxattr else TRUSTED
                 layers = []
-                for number, given in enumerate(lowers, 1):
+                for number, given in enumerate([*lowers, *data_only], 1):
                     layers.append(open_layer(given, f"lower {number}", marks=marks))
                     _close_with(opened_lowers, given, layers[-1])
                 top = None if upper is None else _open_upper(upper, workdir, marks)
                 _close_with(opened, upper, top)
                 memory = Memory(cache_names, cache_bytes, detect=_detects(lower))
-                overlay = Overlay.mount(layers, top, options, memory)
+                overlay = Overlay.mount(
+                    layers[: len(lowers)], top, options, memory, data_only=layers[len(lowers) :]
+                )
             except OSError as error:
                 raise MountFailed(error) from error
             self._opened = _closing(opened.pop_all(), [upper, workdir] if close_layers else ())
-            self._opened_lowers = Shared(_closing(opened_lowers.pop_all(), lowers if close_layers else ()))
+            self._opened_lowers = Shared(_closing(opened_lowers.pop_all(), [*lowers, *data_only] if close_layers else ()))
+        names = [_spelling(*pair) for pair in zip([*lowers, *data_only], layers, strict=True)]
         self._name = mountoptions.spelt(
-            [_spelling(*pair) for pair in zip(lowers, layers, strict=True)],
+            names[: len(lowers)],
+            names[len(lowers) :],
             None if upper is None or top is None else _spelling(upper, top),
             None if workdir is None else str(workdir),
             options,
