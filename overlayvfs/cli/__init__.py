@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from overlayvfs import __version__
-from overlayvfs.cli import demo
+from overlayvfs.cli import demo, shell
 
-COMMANDS = (demo,)
+COMMANDS = (demo, shell)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

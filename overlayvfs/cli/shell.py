@@ -1,0 +1,185 @@
+"""`overlayvfs shell`: look at and change a stack of layers by hand or by script."""
+
+import argparse
+import cmd
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from fs.errors import FSError
+
+from overlayvfs import MemoryFS, OverlayFS
+from overlayvfs.cli.commands import COMMANDS, Session, UsageError
+from overlayvfs.cli.words import Unfinished, split
+
+_EPILOG = """\
+Without --upper all changes are in memory and gone at the end, unless `commit` or `save` keeps them.
+Exit status: 0; 1 for the first command of a script that fails, which is its last; 2 for one that makes no sense.
+"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `shell` to the command line."""
+    parser = commands.add_parser(
+        "shell",
+        help="look at and change a stack of directories, archives, or anything else that can be a layer",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("lowers", metavar="LOWER", nargs="+", help="a directory, archive or FS URL; the highest first")
+    parser.add_argument("--upper", metavar="DIR", help="what takes the changes: a directory, FS URL or saved upper")
+    parser.add_argument("-c", dest="script", metavar="COMMANDS", help="run these (separated by ; or lines) and leave")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the commands of -c, of standard input, or of whoever is typing; return the exit status."""
+    upper = MemoryFS() if arguments.upper is None else arguments.upper
+    session = Session([OverlayFS(arguments.lowers, upper)])
+    # Names that are no UTF-8 are shown as they are.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="surrogateescape")
+    with ExitStack() as closing:
+        closing.callback(_close, session)
+        if arguments.script is None and sys.stdin.isatty():
+            Prompt(session).cmdloop()
+            return 0
+        return run_script(session, sys.stdin.read() if arguments.script is None else arguments.script)
+
+
+def run_script(session: Session, text: str) -> int:
+    """Run commands until one fails; return the exit status."""
+    try:
+        for words in split(text):
+            status = run_command(session, words)
+            if status:
+                return status
+    except Unfinished as error:
+        print(f"overlayvfs: {error}", file=sys.stderr)
+        return 2
+    except EOFError:
+        pass
+    return 0
+
+
+def run_command(session: Session, words: list[str]) -> int:
+    """Run one command; say on standard error how it failed. EOFError: it was `exit`."""
+    name, *rest = words
+    try:
+        if name not in COMMANDS:
+            raise UsageError("there is no such command; `help` lists those there are")
+        COMMANDS[name](session, rest)
+    except UsageError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        raise
+    except (OSError, FSError) as error:
+        sys.stdout.flush()
+        print(f"{name}: {_reason(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _reason(error: OSError | FSError) -> str:
+    """Return what went wrong, as other commands say it: the paths, then why."""
+    cause = error if isinstance(error, OSError) else getattr(error, "exc", None)
+    if not isinstance(cause, OSError) or not cause.strerror:
+        return str(error)
+    paths = [path for path in (cause.filename, cause.filename2) if isinstance(path, str) and path]
+    return f"{' -> '.join(paths)}: {cause.strerror}" if paths else cause.strerror
+
+
+def _close(session: Session) -> None:
+    while session.trees:
+        session.trees.pop().close()
+
+
+class Prompt(cmd.Cmd):
+    """The shell as someone types: completion and history where Python has readline."""
+
+    intro = "Type `help` for what there is, `exit` to leave."
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._begun = ""
+
+    @property
+    def prompt(self) -> str:  # type: ignore[override]
+        """Say where we are, how many forks deep, and whether a quotation is open."""
+        depth = "+" * (len(self._session.trees) - 1)
+        return "… " if self._begun else f"{self._session.folder}{depth}> "
+
+    def cmdloop(self, intro: Any = None) -> None:
+        """Ask for commands until `exit` or the end of the input; an interrupt gives up a line."""
+        with _history():
+            while True:
+                try:
+                    super().cmdloop(intro)
+                except KeyboardInterrupt:
+                    self._begun, intro = "", ""
+                    print("^C")
+                else:
+                    return
+
+    def onecmd(self, line: str) -> bool:
+        """Run a line, or keep it until the rest of it comes; True to leave."""
+        if line == "EOF":
+            print()
+            return True
+        try:
+            commands = split(self._begun + line)
+        except Unfinished:
+            self._begun += f"{line}\n"
+            return False
+        self._begun = ""
+        try:
+            for words in commands:
+                run_command(self._session, words)
+        except EOFError:
+            return True
+        return False
+
+    def emptyline(self) -> bool:
+        """Do nothing."""
+        return False
+
+    def completenames(self, text: str, *_: Any) -> list[str]:
+        """Return the commands that begin so."""
+        return [f"{name} " for name in COMMANDS if name.startswith(text)]
+
+    def completedefault(self, text: str, *_: Any) -> list[str]:
+        """Return the paths that begin so."""
+        folder, begun = os.path.split(text)
+        tree = self._session.tree.os
+        try:
+            entries = [entry for entry in tree.scandir(self._session.path(folder)) if entry.name.startswith(begun)]
+        except OSError:
+            return []
+        return sorted(os.path.join(folder, entry.name) + ("/" if entry.is_dir() else " ") for entry in entries)
+
+
+@contextmanager
+def _history() -> Iterator[None]:
+    """Let readline complete and remember, in this run and the next ones (XDG base directories: state)."""
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    readline.set_completer_delims(" \t\n;")
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "overlayvfs"
+    with suppress(OSError):
+        readline.read_history_file(state / "history")
+    readline.set_history_length(1000)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            state.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(state / "history")
