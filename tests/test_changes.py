@@ -204,11 +204,12 @@ def test_changes_look_only_at_what_the_upper_holds(monkeypatch):
     ofs = stacked(lower=lower)
     ofs.writetext("/d7/f7", "changed")
     calls: list[str] = []
+
+    def counted(verb, original):
+        return lambda *args, **kwargs: calls.append(verb) or original(*args, **kwargs)
+
     for verb in ("lstat", "listdir", "names", "open", "getxattr"):
-        original = getattr(MemoryLayer, verb)
-        monkeypatch.setattr(
-            MemoryLayer, verb, lambda *args, _verb=verb, _original=original, **kw: calls.append(_verb) or _original(*args, **kw)
-        )
+        monkeypatch.setattr(MemoryLayer, verb, counted(verb, getattr(MemoryLayer, verb)))
     assert listed(ofs) == ["C /d7/f7 content times"]
     assert len(calls) < 60
 
