@@ -582,7 +582,7 @@ class OverlayFS(TreeFS):
 
     @classmethod
     def from_image(cls, path: LayerSpec, *, ref: str | None = None, upper: LayerSpec | None = None) -> Self:
-        """Stack the layers of an image: what `docker save` wrote, an OCI layout (folder or tar), a root file system tar.
+        """Stack an image's layers: what `docker save` wrote, an OCI layout (folder or tar), a root file system tar.
 
         `ref` chooses by name ("alpine:3.20") or digest where there are several. Digests are checked first.
 
