@@ -16,7 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 from test_layer_pyfs import PlainUpper
 
-from overlayvfs.abi import O_RDONLY, O_RDWR, is_whiteout
+from overlayvfs.abi import O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, is_whiteout
 from overlayvfs.engine.overlay import Overlay
 from overlayvfs.layers.base import Layer
 from overlayvfs.layers.fsspec import FsspecLayer
@@ -473,3 +473,15 @@ def test_overlay_stands_on_a_store():
         assert file.read(100) == b"above"
     overlay.close()
     assert bucket.objects == {"d/f": b"below", "g": b"x"}
+
+
+def test_overlay_empties_a_file_where_no_times_are_kept():
+    upper = FsspecLayer(Bucket("upper"))
+    overlay = Overlay.mount([], upper)
+    for data in (b"one and more", b"two"):
+        with closing(overlay.open("/f", O_RDWR | O_CREAT | O_TRUNC)) as file:
+            file.write(data)
+            assert file.pread(99, 0) == data
+    with raises_errno(errno.EPERM):
+        overlay.utime("/f", (0, 0))
+    overlay.close()

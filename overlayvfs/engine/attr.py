@@ -5,7 +5,7 @@ import stat
 import time
 
 from overlayvfs.abi import oserror
-from overlayvfs.engine.copy_up import can_resize, copy_up
+from overlayvfs.engine.copy_up import can_resize, copy_up, keep_what_fits
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.inode import attributes
 from overlayvfs.engine.mount import Mount
@@ -90,7 +90,8 @@ def resize(mnt: Mount, handle: Handle, size: int) -> None:
     st = handle.stat()
     handle.truncate(size)
     drop_set_ids(mnt, handle)
-    handle.utime(st.st_atime_ns, time.time_ns())
+    # Where the layer keeps no times it tells its own.
+    keep_what_fits(handle.utime, st.st_atime_ns, time.time_ns())
 
 
 def drop_set_ids(mnt: Mount, handle: Handle) -> None:
