@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from fork_family import perform
 from fs.memoryfs import MemoryFS as PlainFS
 
 from overlayvfs import MemoryFS, OverlayFS
 from overlayvfs.engine.overlay import Overlay
+from overlayvfs.faces.osmod import OsModule
 from overlayvfs.layers.local import LocalLayer
 from overlayvfs.layers.pyfs import PyFsLayer
 from overlayvfs.testing.bodies import EngineOnMemory
-from overlayvfs.testing.lockstep import perform
 from overlayvfs.testing.ops import Runner
 from overlayvfs.testing.random_stacks import Profile, random_stack
 from overlayvfs.testing.sequences import Operations
 from overlayvfs.testing.snapshots import Snapshot, capture
+from overlayvfs.workspace.target import look
+from overlayvfs.workspace.transfer import attributes_of, copy_object, set_attributes
 
 CHANGING = (
     "create", "mkdir", "mknod", "symlink", "link", "unlink", "rmdir", "rename",
@@ -145,9 +148,7 @@ class Trial:
 
 
 def comparable(tree: Overlay, kind: str) -> Snapshot:
-    """Return all of a tree that is comparable: not the root's attributes, nor counts of links, which overlays make up."""
-    from overlayvfs.faces.osmod import OsModule
-
+    """Return what is comparable of a tree: not the root's attributes, nor counts of links, which overlays make up."""
     shown = {}
     for path, entry in capture(OsModule(tree), "").items():
         if not path:
@@ -173,9 +174,6 @@ def _paths(tree: Overlay) -> list[tuple[str, int]]:
 
 def copy_tree(source: Overlay, target: Overlay, *, plain: bool = False) -> None:
     """Copy all that is in one overlay into another, over what is there; `plain`: directories and regular files only."""
-    from overlayvfs.workspace.target import look
-    from overlayvfs.workspace.transfer import attributes_of, copy_object, set_attributes
-
     linked: dict[tuple[int, int], str] = {}
     directories = []
     for path, mode in _paths(source):

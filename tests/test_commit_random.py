@@ -26,7 +26,7 @@ def check_commit(kind: str, seed: int) -> int:
 
 
 def check_failures(kind: str, seed: int, *, late: bool) -> int:
-    """Fail at every changing call in turn; each time the target is rolled back, or the commit gone on with. How many."""
+    """Fail at every changing call in turn, and each time roll back or go on; return at how many."""
     trial = Trial(kind, seed)
     try:
         before, merged = trial.shown(), trial.merged()

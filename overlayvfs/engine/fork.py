@@ -9,6 +9,7 @@ import errno
 import stat
 from collections import ChainMap
 from collections.abc import Mapping
+from weakref import ref
 
 from overlayvfs.abi import RENAME_EXCHANGE, oserror
 from overlayvfs.engine.copy_up import keep_what_fits
@@ -46,6 +47,8 @@ def fork(mnt: Mount) -> Mount:
     """
     with mnt.lock:
         child = _twin(mnt)
+        child.parent = ref(mnt)
+        child.fork_point = Checkpoint(_twin(mnt))
         child.register()
         return child
 

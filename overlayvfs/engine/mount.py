@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from stat import S_IFDIR
 from typing import TYPE_CHECKING
 from weakref import WeakSet, WeakValueDictionary
+from weakref import ref as weakref
 
 from overlayvfs.abi import Stat, anonymous_dev, is_whiteout, oserror
 from overlayvfs.engine.contents import CONTENTS_MAX
@@ -19,6 +20,7 @@ from overlayvfs.layers.base import Layer, SnapshotLayer, Torn, UpperLayer
 from overlayvfs.marks import TRUSTED, USER, MarkNames
 
 if TYPE_CHECKING:
+    from overlayvfs.engine.fork import Checkpoint
     from overlayvfs.engine.inode import Inode
 
 CopyUpCallback = Callable[[str, int, int], None]
@@ -187,6 +189,10 @@ class Mount:
         """The upper was made for this mount, a fork, and ends with it."""
         self.upper_numbers: Mapping[int, int] = {}
         """What the upper's objects show for their own inode number, where they are copies of others: those others'."""
+        self.parent: weakref[Mount] | None = None
+        """What this was forked from."""
+        self.fork_point: Checkpoint | None = None
+        """What the parent was then, or this when it was last merged into the parent."""
         self.origins: ChainMap[int, LowerFile] = ChainMap()
         """What the upper's objects were copied up from, by inode number: for where an origin mark can't tell."""
         self.watchers: tuple[Report, ...] = ()
@@ -239,6 +245,7 @@ class Mount:
             if self.closed:
                 return
             self.closed = True
+            self.fork_point = None
             self.names.flush()
             # Names refer to one another in circles; nothing of them is to wait for a collector.
             self.root.forget_below()

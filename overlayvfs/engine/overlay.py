@@ -192,6 +192,18 @@ class Overlay:
         with _Verb(self._mnt, "/") as mnt:
             return Overlay(forking.fork(mnt))
 
+    def fork_point(self, parent: "Overlay") -> Checkpoint:
+        """Return what this fork and its parent were last both. EINVAL: it was not forked from `parent`."""
+        point, forked_from = self._mnt.fork_point, self._mnt.parent
+        if point is None or forked_from is None or forked_from() is not parent._mnt:
+            raise oserror(errno.EINVAL, reason="this is no fork of the overlay it is to be merged into")
+        return point
+
+    def merged_into(self, parent: "Overlay") -> None:
+        """Take what this fork is now as what it and its parent have in common."""
+        self.fork_point(parent)
+        self._mnt.fork_point = self.checkpoint()
+
     def checkpoint(self) -> Checkpoint:
         """Return what this overlay is now, to compare with and go back to; see engine.fork for costs and errnos."""
         with _Verb(self._mnt, "/") as mnt:

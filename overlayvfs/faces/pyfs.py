@@ -46,8 +46,11 @@ from overlayvfs.layers.memory import MemoryLayer, Superblock
 from overlayvfs.marks import TRUSTED, USER, MarkNames
 from overlayvfs.workspace.commit import commit, discard, roll_back
 from overlayvfs.workspace.journal import Progress
+from overlayvfs.workspace.merge import merge
+from overlayvfs.workspace.plan import selected
 from overlayvfs.workspace.save import load, save
 from overlayvfs.workspace.target import Target, layer_target
+from overlayvfs.workspace.textdiff import unified_diff
 from overlayvfs.workspace.watch import Callback, Watch
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
@@ -640,7 +643,7 @@ class OverlayFS(TreeFS):
         directory beside it, gone at close: time and space proportional to what it holds, contents sharing their
         blocks where the host's file system can (Btrfs, XFS, bcachefs). Any other PyFilesystem is copied into
         memory: that fork may hold more than its parent (symlinks, owners), and a file copied up shows a number of
-        its own.
+        its own. What is copied is copied twice: `merge` needs to know what both were.
         """
         with fs_errors("/"):
             overlay = self._overlay.fork()
@@ -652,7 +655,7 @@ class OverlayFS(TreeFS):
         return twin
 
     def checkpoint(self) -> Checkpoint:
-        """Return what this overlay is now, to go back to or compare with; costs what `fork` costs, ends when dropped."""
+        """Return what this overlay is now, to go back to or compare with; it costs what `fork` does, and is dropped."""
         with fs_errors("/"):
             return self._overlay.checkpoint()
 
@@ -713,6 +716,33 @@ class OverlayFS(TreeFS):
             return commit(
                 self._overlay, target, paths=chosen, dry_run=dry_run, on_conflict=on_conflict, progress=progress
             )
+
+    def merge(self, fork: "OverlayFS", *, on_conflict: str = "error") -> list[Change]:
+        """Change here what a fork of this overlay changed since it was made, or last merged; return that.
+
+        Three-way, by content: what only one side changed is taken from that side, what both changed alike is kept,
+        anything else is a conflict ("skip" then leaves it as it is here, "overwrite" makes it what it is there).
+        The fork stays as it is. Whatever fails, nothing is half done.
+
+        Raises:
+            CommitConflict: both changed a path; `conflicts` says which and why.
+            OperationFailed: EINVAL, it is no fork of this overlay.
+
+        """
+        with fs_errors("/"):
+            return merge(self._overlay, fork._overlay, on_conflict=on_conflict)
+
+    def diff(self, path: str = "/", since: "Checkpoint | OverlayFS | None" = None) -> str:
+        """Return the changed contents at and below `path` as a unified diff; what is no text is said to be binary."""
+        chosen = self.validatepath(path)
+        with fs_errors(path):
+            base = since._overlay if isinstance(since, OverlayFS) else since
+            then = self._overlay.view(base)
+            try:
+                changes = self._overlay.changes(base, content=True)
+                return unified_diff(self._overlay, then, selected(changes, [chosen]))
+            finally:
+                then.close()
 
     @staticmethod
     def roll_back_commit(dst: LayerSpec) -> bool:

@@ -85,10 +85,10 @@ def settled_conflicts(
     if found and on_conflict == "error":
         raise CommitConflict(found)
     roots = tuple(one.path for one in found)
-    return [one for one in changes if not any(_related(one.path, root) for root in roots)]
+    return [one for one in changes if not any(related(one.path, root) for root in roots)]
 
 
-def _related(path: str, root: str) -> bool:
+def related(path: str, root: str) -> bool:
     """Tell whether one is the other or lies below it: a directory is left as long as anything in it is."""
     return path == root or path.startswith(root + "/") or root.startswith(path + "/")
 

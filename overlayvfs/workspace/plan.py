@@ -98,13 +98,13 @@ def _conflict(source: Overlay, base: Overlay, target: Target, change: Change, ch
         return f"lower {hidden} hides it"
     here, old = target.find(path), look(base, path)
     new = None if change.kind == "D" else look(source, path)
-    if _alike(target.tree, here, source, new, path):
+    if alike(target.tree, here, source, new, path):
         return ""
     if here is None:
         return "" if old is None else "it was removed"
     if old is None:
         return "" if new is not None and stat.S_ISDIR(new.st_mode) and stat.S_ISDIR(here.st_mode) else "it was added"
-    unchanged = _as_seen(here, old) if target.number else _alike(target.tree, here, base, old, path)
+    unchanged = _as_seen(here, old) if target.number else alike(target.tree, here, base, old, path)
     if not unchanged:
         return "it was changed"
     if stat.S_ISDIR(here.st_mode) and (new is None or not stat.S_ISDIR(new.st_mode)):
@@ -129,7 +129,7 @@ def _as_seen(here: Stat, old: Stat) -> bool:
     return all(getattr(here, name) == getattr(old, name) for name in fields)
 
 
-def _alike(one: Overlay, st: Stat | None, other: Overlay, st2: Stat | None, path: str) -> bool:
+def alike(one: Overlay, st: Stat | None, other: Overlay, st2: Stat | None, path: str) -> bool:
     """Tell whether two trees have the same at a path: kind and content. How much else they hold differs."""
     if st is None or st2 is None:
         return st is st2
@@ -251,7 +251,7 @@ class _Planner:
         if here is None or stat.S_ISDIR(here.st_mode):
             return False
         others = (st.st_dev, st.st_ino) in groups if st.st_nlink > 1 else here.st_nlink > 1
-        return others and _alike(self._target.tree, here, self._source, st, path)
+        return others and alike(self._target.tree, here, self._source, st, path)
 
     def _directories(self, changes: Sequence[Change]) -> None:
         """Set the attributes of changed directories, and the times of those in which a name changed."""
