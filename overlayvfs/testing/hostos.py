@@ -5,6 +5,7 @@ import errno
 import os
 import platform
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ MS_NOATIME: Final = 1024
 MS_PRIVATE: Final = 1 << 18
 MS_REC: Final = 16384
 
+_GETDENTS64: Final = {"x86_64": 217, "aarch64": 61, "riscv64": 61, "ppc64le": 202, "s390x": 220}
 _RENAMEAT2: Final = {"x86_64": 316, "aarch64": 276, "riscv64": 276, "ppc64le": 357, "s390x": 347}
 
 
@@ -122,6 +124,17 @@ class HostOs:
         for fd in list(self._open):
             self.close(fd)
 
+    def link(self, src: str, dst: str, *, follow_symlinks: bool = False) -> None:
+        """Call linkat(2), following a final symlink if asked: os.link calls link(2) then, which never does."""
+        if not follow_symlinks:
+            os.link(src, dst, follow_symlinks=False)
+            return
+        here = os.open(".", os.O_PATH)
+        try:
+            os.link(src, dst, src_dir_fd=here, dst_dir_fd=here, follow_symlinks=True)
+        finally:
+            os.close(here)
+
     def listdir(self, path: str | int = "/") -> list[str]:
         """Call os.listdir."""
         return os.listdir(path)
@@ -130,6 +143,22 @@ class HostOs:
         """Read a directory as os.scandir does, all at once."""
         with os.scandir(path) as entries:
             return [_listed(entry) for entry in entries]
+
+    def getdents(self, fd: int, size: int) -> list[str]:
+        """Call getdents64(2) with a buffer of `size` bytes; the names it gives, empty at the end.
+
+        os reads a directory to its end in one call, so only this shows one that changes while it is read.
+        """
+        buffer = ctypes.create_string_buffer(size)
+        length = _libc().syscall(ctypes.c_long(_GETDENTS64[platform.machine()]), fd, buffer, ctypes.c_uint(size))
+        _check(length)
+        names, at = [], 0
+        while at < length:
+            # struct linux_dirent64: d_ino and d_off of 8 bytes each, then d_reclen (2), d_type (1) and the name.
+            (record_length,) = struct.unpack_from("=H", buffer, at + 16)
+            names.append(os.fsdecode(buffer.raw[at + 19 : at + record_length].split(b"\0", 1)[0]))
+            at += record_length
+        return names
 
     def walk(self, top: str, **kwargs: Any) -> list[tuple[str, list[str], list[str]]]:
         """Return all that os.walk yields."""
@@ -148,25 +177,32 @@ class MergedOs(HostOs):
 
     def listdir(self, path: str | int = "/") -> list[str]:
         """Call os.listdir; names that are only whiteouts are left out."""
-        with os.scandir(path) as entries:
-            return [entry.name for entry in entries if not _is_leak(path, entry)]
+        return [entry.name for entry in _without_leaks(path)]
 
     def scandir(self, path: str | int = "/") -> list[Listed]:
         """Read a directory as os.scandir does; names that are only whiteouts are left out."""
-        with os.scandir(path) as entries:
-            return [_listed(entry) for entry in entries if not _is_leak(path, entry)]
+        return [_listed(entry) for entry in _without_leaks(path)]
 
 
-def _is_leak(path: str | int, entry: "os.DirEntry[str]") -> bool:
+def _without_leaks(path: str | int) -> "list[os.DirEntry[str]]":
+    with os.scandir(path) as found:
+        entries = list(found)
+    # By descriptor: the path of an entry may be too long where that of its directory is not.
+    at = path if isinstance(path, int) else os.open(path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with _all_rights():
+            return [entry for entry in entries if not _is_leak(at, entry)]
+    finally:
+        if at != path:
+            os.close(at)
+
+
+def _is_leak(directory: int, entry: "os.DirEntry[str]") -> bool:
     # A directory is no whiteout, and looking one up may leave an origin mark (ovl_fix_origin): it is not touched.
     if entry.is_dir(follow_symlinks=False):
         return False
     try:
-        with _all_rights():
-            if isinstance(path, int):
-                os.stat(entry.name, dir_fd=path, follow_symlinks=False)
-            else:
-                os.lstat(entry.path)
+        os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return True
     return False
