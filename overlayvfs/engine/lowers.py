@@ -110,7 +110,8 @@ class LowerStack:
         self._data_only = range(len(lowers) + 1, len(self.layers) + 1)
         self._redirected: dict[tuple[tuple[Part, ...], str, bool], Lower | None] = {}
         self._dir_numbers: dict[tuple[int, int], int] = {}
-        self._next_dir_number = itertools.count(1)
+        # Far from the numbers of upper directories, which are shown on the same device.
+        self._next_dir_number = itertools.count(1 << 32)
         self.contents = ContentCache()
         self.detect = False
         """Lowers may change against the rule: look again at each object in use."""
