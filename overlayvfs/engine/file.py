@@ -15,6 +15,7 @@ from overlayvfs.abi import (
     O_APPEND,
     O_PATH,
     O_RDONLY,
+    O_RDWR,
     O_WRONLY,
     SEEK_DATA,
     SEEK_HOLE,
@@ -275,7 +276,7 @@ class File:
 
     @property
     def _may_write(self) -> bool:
-        return self.flags & O_ACCMODE != O_RDONLY and not self.flags & O_PATH
+        return self.flags & O_ACCMODE in (O_WRONLY, O_RDWR) and not self.flags & O_PATH
 
     def _check_not_closed(self) -> None:
         if self.closed or self._mnt.closed:
@@ -289,7 +290,7 @@ class File:
 
     def _readable(self) -> Inode:
         self._check_open()
-        if self.flags & O_ACCMODE == O_WRONLY:
+        if self.flags & O_ACCMODE not in (O_RDONLY, O_RDWR):
             raise oserror(errno.EBADF)
         if self.inode is None:
             raise oserror(errno.EISDIR)

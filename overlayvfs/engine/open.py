@@ -11,6 +11,7 @@ from overlayvfs.abi import (
     O_NOFOLLOW,
     O_PATH,
     O_RDONLY,
+    O_RDWR,
     O_TMPFILE,
     O_TRUNC,
     O_WRONLY,
@@ -27,6 +28,8 @@ from overlayvfs.engine.permission import READ, WRITE, may
 from overlayvfs.engine.resolve import Last, Target, find, find_parent, follow_link, last_component
 
 _ONLY_WITH_PATH = O_PATH | O_DIRECTORY | O_NOFOLLOW
+_TMPFILE = O_TMPFILE & ~O_DIRECTORY
+"""__O_TMPFILE, which is nothing alone: systems that don't know it then open the directory, and fail to write it."""
 
 
 def open_file(mnt: Mount, path: str, flags: int, mode: int) -> File:
@@ -43,10 +46,10 @@ def open_file(mnt: Mount, path: str, flags: int, mode: int) -> File:
     """
     if flags & O_PATH:
         flags &= _ONLY_WITH_PATH
-    elif flags & O_TMPFILE == O_TMPFILE:
-        return _open_tmpfile(mnt, path, flags, mode)
     elif flags & O_CREAT and flags & O_DIRECTORY:
         raise oserror(errno.EINVAL)
+    elif flags & _TMPFILE:
+        return _open_tmpfile(mnt, path, flags, mode)
     target = find_parent(mnt, path)
     while True:
         if flags & O_CREAT and target.slash and target.last is Last.NORM:
@@ -69,9 +72,9 @@ def _follows(target: Target, flags: int) -> bool:
 
 def _open_tmpfile(mnt: Mount, path: str, flags: int, mode: int) -> File:
     """Open a file without a name in directory `path` (O_TMPFILE)."""
-    if flags & O_ACCMODE == O_RDONLY or flags & O_CREAT:
+    if flags & O_ACCMODE == O_RDONLY or flags & O_CREAT or not flags & O_DIRECTORY:
         raise oserror(errno.EINVAL)
-    directory = find(mnt, path)
+    directory = find(mnt, path, follow=not flags & O_NOFOLLOW)
     if not directory.is_dir:
         raise oserror(errno.ENOTDIR)
     dentry, handle = create_tmpfile(mnt, directory, mode)
@@ -85,8 +88,9 @@ def _create(mnt: Mount, target: Target, flags: int, mode: int) -> File:
 
 def _open_existing(mnt: Mount, dentry: Dentry, flags: int, *, must_be_dir: bool) -> File:
     """Open what is there (do_open)."""
-    writes = flags & O_ACCMODE != O_RDONLY or bool(flags & O_TRUNC)
-    _check_may_open(mnt, dentry, flags, must_be_dir=must_be_dir, writes=writes)
+    _check_may_open(mnt, dentry, flags, must_be_dir=must_be_dir)
+    # O_WRONLY | O_RDWR asks for the rights to both and grants neither.
+    writes = flags & O_ACCMODE in (O_WRONLY, O_RDWR) or bool(flags & O_TRUNC)
     if flags & O_PATH or dentry.is_dir:
         return File(mnt, dentry, flags, None)
     empties = bool(flags & O_TRUNC)
@@ -105,8 +109,9 @@ def _open_existing(mnt: Mount, dentry: Dentry, flags: int, *, must_be_dir: bool)
         raise
 
 
-def _check_may_open(mnt: Mount, dentry: Dentry, flags: int, *, must_be_dir: bool, writes: bool) -> None:
+def _check_may_open(mnt: Mount, dentry: Dentry, flags: int, *, must_be_dir: bool) -> None:
     """Refuse what can't be opened this way, in the kernel's order (do_open, may_open)."""
+    writes = flags & O_ACCMODE != O_RDONLY or bool(flags & O_TRUNC)
     if flags & O_CREAT and flags & O_EXCL:
         raise oserror(errno.EEXIST)
     if flags & O_CREAT and dentry.is_dir:
