@@ -13,7 +13,8 @@ import pytest
 
 from overlayvfs.testing import WHITEOUT, Kernel, Slot, Stack, call, fifo, file, raises_errno, symlink
 from overlayvfs.testing.bodies import EngineOnMemory
-from overlayvfs.testing.lockstep import Sequence_, diverges
+from overlayvfs.testing.lockstep import diverges
+from overlayvfs.testing.minimise import Trial
 
 TREE = {
     "/f": file("abc", xattrs={"user.k": b"v"}),
@@ -237,6 +238,12 @@ TARGETS = {
 }
 
 
+SLOW_WHERE_WRITABLE = pytest.mark.parametrize(
+    "writable", [pytest.param(True, marks=pytest.mark.slow), False], ids=["writable", "read-only"]
+)
+"""Products with a directory for each of a thousand cells take seconds; read-only they need but one."""
+
+
 def compared(oracle, lower, upper, cells):
     """Run every cell, operations made for the directory it is given, on both sides; return what differs.
 
@@ -245,14 +252,14 @@ def compared(oracle, lower, upper, cells):
     if upper is None:
         stack = Stack([{"/one" + path: node for path, node in lower.items()}, {"/below": "x"}], None)
         ops = [op for cell in cells for op in cell("/one")]
-        return diverges(oracle, EngineOnMemory, Sequence_(stack, tuple(ops)))
+        return diverges(oracle, EngineOnMemory, Trial(stack, tuple(ops)))
     lowers, uppers, ops = {}, {}, []
     for number, cell in enumerate(cells):
         place = f"/{number:04}"
         lowers |= {place + path: node for path, node in lower.items()}
         uppers |= {place + path: node for path, node in upper.items()}
         ops += cell(place)
-    return diverges(oracle, EngineOnMemory, Sequence_(Stack([lowers], uppers), tuple(ops)))
+    return diverges(oracle, EngineOnMemory, Trial(Stack([lowers], uppers), tuple(ops)))
 
 
 def opening(path, flags):
@@ -265,7 +272,7 @@ def opening(path, flags):
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("writable", [True, False], ids=["writable", "read-only"])
+@SLOW_WHERE_WRITABLE
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_combination_of_open_flags_comes_to_what_it_does_in_linux(oracle: Kernel, target, writable):
     lower, upper, path = TARGETS[target]
@@ -336,7 +343,7 @@ def test_every_verb_on_every_odd_path_comes_to_what_it_does_in_linux(oracle: Ker
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("writable", [pytest.param(True, marks=pytest.mark.slow), False], ids=["writable", "read-only"])
+@SLOW_WHERE_WRITABLE
 @pytest.mark.parametrize("verb", TWO_PATHS)
 def test_every_verb_on_every_two_odd_paths_comes_to_what_it_does_in_linux(oracle: Kernel, verb, writable):
     make = TWO_PATHS[verb]

@@ -160,8 +160,8 @@ def test_no_two_files_are_one(box, layout):
     assert len({identity(box, path) for path in paths}) == len(paths)
 
 
-def listed(box, directory):
-    return {entry.name: entry.inode() for entry in box.os.scandir(directory)}
+def listed(box, place):
+    return {entry.name: entry.inode() for entry in box.os.scandir(place)}
 
 
 @pytest.mark.parametrize("layout", ["same", "separate, xino=auto", "separate, xino=on"])
@@ -170,17 +170,17 @@ def test_a_listing_gives_the_number_that_lstat_gives(box, layout):
     for path in ("/f", "/s", "/h", "/d/c", "/deep"):
         copy_up(box, path)
     box.os.rename("/g", "/deep/moved")
-    for directory in ("/", "/d", "/deep", "/ud"):
-        numbers = {name: box.os.lstat(f"{directory}/{name}").st_ino for name in box.os.listdir(directory)}
-        assert listed(box, directory) == numbers
+    for place in ("/", "/d", "/deep", "/ud"):
+        numbers = {name: box.os.lstat(f"{place}/{name}").st_ino for name in box.os.listdir(place)}
+        assert listed(box, place) == numbers
 
 
 def test_a_listing_without_xino_gives_the_number_of_what_was_never_copied(box):
     arranged(box, "separate, xino=off")
-    for directory, names in (("/", ("f", "s", "g", "u")), ("/d", ("c", "below")), ("/ud", ("e",))):
-        numbers = listed(box, directory)
+    for place, names in (("/", ("f", "s", "g", "u")), ("/d", ("c", "below")), ("/ud", ("e",))):
+        numbers = listed(box, place)
         assert {name: numbers[name] for name in names} == {
-            name: box.os.lstat(f"{directory}/{name}").st_ino for name in names
+            name: box.os.lstat(f"{place}/{name}").st_ino for name in names
         }
 
 

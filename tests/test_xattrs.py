@@ -200,7 +200,7 @@ def test_the_other_namespace_of_marks_is_ordinary(box):
 
 
 def test_an_overlay_may_be_kept_inside_an_overlay(box):
-    """Whatever marks are set through the mount come back as they were: an inner upper finds them (overlayfs.rst, "Nesting")."""
+    """Marks set through the mount come back as they were: an inner upper finds them (overlayfs.rst, "Nesting")."""
     box.lower({})
     box.os.mkdir("/upper")
     for name, value in (("opaque", b"y"), ("redirect", b"/x"), ("origin", bytes(30)), ("metacopy", b"")):
