@@ -68,68 +68,80 @@ def try_random(
     rng = Random(seed)
     stack = random_stack(rng, profile)
     operations = Operations(rng, stack, profile)
-    ops: list[Op] = []
-    outcomes: list[Outcome] = []
-    box = make_box()
+    engine = EngineSide(make_box, stack)
     try:
-        box.start(stack)
-        runner = Runner(box.os)
-        layers = box.raw_layers()
-        while len(ops) < length:
+        layers = engine.box.raw_layers()
+        while len(engine.ops) < length:
             op = operations.draw()
             if coverage is not None:
                 coverage.see(op, layers)
-            op, outcome = perform(box, runner, op)
-            operations.learn(op, outcome)
-            ops.append(op)
-            outcomes.append(outcome)
-        kernel.submit(stack, ops)
-        ours = Transcript(outcomes, snapshots_of(box, stack))
-        runner.close()
+            outcome = engine.perform(op)
+            operations.learn(engine.ops[-1], outcome)
     finally:
-        box.finish()
-    tally.add(ops, outcomes)
-    return Trial(stack, tuple(ops)), compare(ours, kernel.collect(), ops)
+        engine.finish()
+    tally.add(engine.ops, engine.outcomes)
+    return Trial(stack, tuple(engine.ops)), engine.compare(kernel.transcript(stack, engine.ops))
 
 
 _CHANGES_BY_DESCRIPTOR = ("fchmod", "fchown", "utime", "setxattr", "removexattr")
 
 
-def perform(box: EngineBox, runner: Runner, op: Op) -> tuple[Op, Outcome]:
-    """Execute `op` or, where what it does differs on purpose, one that looks instead; what was executed, and how.
+class EngineSide:
+    """The engine's side of a sequence: what was executed, what it came to, and what there was to see at the end."""
 
-    A fifo, socket or device is opened only as a path: there Linux has a driver, and we have none.
-    """
-    if op.name in _CHANGES_BY_DESCRIPTOR and isinstance(op.args[0], Slot):
-        fd = runner.descriptor(op.args[0])
-        if fd is not None and box.lost_its_place(fd):
-            op = call("fstat", op.args[0])
-    outcome = runner.run(op)
-    if op.name == "open" and outcome.error == "ENXIO":
-        op = op._replace(args=(op.args[0], os.O_PATH))
-        outcome = runner.run(op)
-    return op, outcome
+    def __init__(self, make_box: MakeBox, stack: Stack) -> None:
+        self.box = make_box()
+        self.box.start(stack)
+        self.ops: list[Op] = []
+        self.outcomes: list[Outcome] = []
+        self._runner = Runner(self.box.os)
+        self._stack = stack
+        self._snapshots: dict[str | int, Snapshot] = {}
+        self._complaints: list[str] = []
+
+    def perform(self, op: Op) -> Outcome:
+        """Execute `op` or, where what it does differs on purpose, one that looks instead.
+
+        A fifo, socket or device is opened only as a path: there Linux has a driver, and we have none.
+        """
+        if op.name in _CHANGES_BY_DESCRIPTOR and isinstance(op.args[0], Slot):
+            fd = self._runner.descriptor(op.args[0])
+            if fd is not None and self.box.lost_its_place(fd):
+                op = call("fstat", op.args[0])
+        outcome = self._runner.run(op)
+        if op.name == "open" and outcome.error == "ENXIO":
+            op = op._replace(args=(op.args[0], os.O_PATH))
+            outcome = self._runner.run(op)
+        self.ops.append(op)
+        self.outcomes.append(outcome)
+        return outcome
+
+    def finish(self) -> None:
+        """Look at everything and unmount. Never raises: what goes wrong here is a difference to report."""
+        try:
+            self._snapshots = snapshots_of(self.box, self._stack)
+            self._runner.close()
+        except Exception as error:  # noqa: BLE001 - whatever a broken engine raises
+            self._complaints.append(f"looking at the engine's trees: {type(error).__name__}: {error}")
+        try:
+            self.box.finish()
+        except AssertionError as error:
+            self._complaints.append(str(error))
+
+    def compare(self, theirs: Transcript) -> list[str]:
+        """Return how this side differs from the kernel's, empty if it doesn't."""
+        if self._complaints:
+            return self._complaints
+        return compare(Transcript(self.outcomes, self._snapshots), theirs, self.ops)
 
 
 def diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> list[str]:
     """Run a sequence on both sides; return how they differ, empty if they don't."""
-    box = make_box()
-    ops: list[Op] = []
-    outcomes: list[Outcome] = []
-    try:
-        box.start(trial.stack)
-        runner = Runner(box.os)
-        for op in trial.ops:
-            # Where others are left out, this may open what the whole sequence did not.
-            op, outcome = perform(box, runner, op)
-            ops.append(op)
-            outcomes.append(outcome)
-        kernel.submit(trial.stack, ops)
-        ours = Transcript(outcomes, snapshots_of(box, trial.stack))
-        runner.close()
-    finally:
-        box.finish()
-    return compare(ours, kernel.collect(), ops)
+    engine = EngineSide(make_box, trial.stack)
+    for op in trial.ops:
+        engine.perform(op)
+    engine.finish()
+    return engine.compare(kernel.transcript(trial.stack, engine.ops))
 
 
 def still_diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> bool:

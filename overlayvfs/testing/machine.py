@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from overlayvfs.testing.kernel import Kernel, Transcript
-from overlayvfs.testing.lockstep import Divergence, MakeBox, compare, perform, snapshots_of
+from overlayvfs.testing.lockstep import Divergence, EngineSide, MakeBox
 from overlayvfs.testing.minimise import Trial
-from overlayvfs.testing.ops import Op, Outcome, Runner, as_source
+from overlayvfs.testing.ops import Outcome, as_source
 from overlayvfs.testing.random_stacks import Profile, random_stack
 from overlayvfs.testing.sequences import Operations
 
@@ -43,58 +43,55 @@ class Lockstep(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._kernel = Kernel.find()
-        self._ops: list[Op] = []
-        self._ours: list[Outcome] = []
         self._theirs: list[Outcome] = []
-        self._mounted = False
+        self._engine: EngineSide | None = None
 
     @initialize(rng=st.randoms(use_true_random=False))
     def mount(self, rng: Random) -> None:
         """Mount one random stack on both sides."""
         self._stack = random_stack(rng, self.profile)
-        self._box = type(self).make_box()
-        self._box.start(self._stack)
-        self._runner = Runner(self._box.os)
+        self._engine = EngineSide(type(self).make_box, self._stack)
         self._mount = self._kernel.mount(self._stack)
         self._operations = Operations(rng, self._stack, self.profile)
-        self._mounted = True
 
-    @precondition(lambda self: self._mounted)
+    @precondition(lambda self: self._engine is not None)
     @rule(rng=st.randoms(use_true_random=False))
     def step(self, rng: Random) -> None:
         """Execute one random operation on both sides."""
+        engine = self._side()
         self._operations.draw_from(rng)
-        op, ours = perform(self._box, self._runner, self._operations.draw())
+        ours = engine.perform(self._operations.draw())
+        op = engine.ops[-1]
         [theirs] = self._mount.run([op])
         self._operations.learn(op, ours)
-        self._ops.append(op)
-        self._ours.append(ours)
         self._theirs.append(theirs)
         if ours != theirs:
             raise Divergence(self._trial(), [f"{as_source(op)}: kernel {theirs!r}, engine {ours!r}"])
 
     def teardown(self) -> None:
         """Compare the trees, then unmount both."""
-        if not self._mounted:
+        if self._engine is None:
             return
-        try:
-            theirs = {which: self._mount.snapshot(which) for which in (*range(len(self._stack.lowers)), *self._tops())}
-            ours = Transcript(self._ours, snapshots_of(self._box, self._stack))
-            # A step that differed has said so itself.
-            if self._ours == self._theirs:
-                found = compare(ours, Transcript(self._theirs, theirs), self._ops)
-                if found:
-                    raise Divergence(self._trial(), found)
-        finally:
-            self._runner.close()
-            self._mount.close()
-            self._box.finish()
+        engine = self._engine
+        engine.finish()
+        snapshots = {which: self._mount.snapshot(which) for which in (*range(len(self._stack.lowers)), *self._tops())}
+        self._mount.close()
+        # A step that differed has said so itself.
+        if engine.outcomes == self._theirs:
+            found = engine.compare(Transcript(self._theirs, snapshots))
+            if found:
+                raise Divergence(self._trial(), found)
+
+    def _side(self) -> EngineSide:
+        if self._engine is None:
+            raise RuntimeError("not mounted")
+        return self._engine
 
     def _tops(self) -> tuple[str, ...]:
         return ("merged",) if self._stack.upper is None else ("upper", "merged")
 
     def _trial(self) -> Trial:
-        return Trial(self._stack, tuple(self._ops))
+        return Trial(self._stack, tuple(self._side().ops))
 
 
 def machine(make_box: MakeBox, profile: Profile) -> Any:

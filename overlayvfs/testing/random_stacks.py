@@ -95,7 +95,7 @@ def _fill(rng: Random, profile: Profile, tree: dict[str, Node], parent: str, dep
 
 def _random_directory(rng: Random, profile: Profile) -> Node:
     mode = rng.choice((0o755,) * 6 + (0o700, 0o2775, 0o1777))
-    owner: dict[str, Any] = {}
+    owner: dict[str, Any] = {"gid": rng.choice((0, 5))} if mode & 0o2000 else {}
     if profile.credentials:
         mode = rng.choice((0o777, 0o777, 0o755, 0o775, 0o700, 0o711, 0o733, 0o557, 0o1777, 0o3777, 0o2775, 0o070))
         owner = {"uid": rng.choice(IDS), "gid": rng.choice(IDS)}
