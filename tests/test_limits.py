@@ -2,11 +2,13 @@
 
 import errno
 import os
+import random
 import stat
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from fs.errors import FSError
 from fs.memoryfs import MemoryFS as PlainMemoryFS
 
 from overlayvfs import MemoryFS, OverlayFS, limited
@@ -401,3 +403,40 @@ def test_a_bounded_and_protected_overlay_can_be_rolled_back(stack):
     ofs.rollback(before)
     assert sorted(ofs.listdir("/")) == ["a", "b", "ro"]
     assert ofs.listdir("a") == ["ro"] and ofs.listdir("ro") == ["f"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_after_random_changes_the_figures_are_those_of_a_walk(upper, stack, seed):
+    chance = random.Random(seed)
+    lower = MemoryFS()
+    lower.makedirs("d/e").writebytes("f", b"f" * 300)
+    lower.writebytes("a", b"a" * 200)
+    layer = limited(upper, size=350, nr_inodes=7, file_size=300)
+    ofs = stack([lower], layer)
+    names = ["/a", "/d", "/d/e", "/d/e/f", "/n", "/n/m", "/d/n"]
+    opened = []
+    verbs = [
+        lambda: ofs.os.unlink(chance.choice(names)),
+        lambda: ofs.removetree(chance.choice(names)),
+        lambda: ofs.os.mkdir(chance.choice(names)),
+        lambda: ofs.os.rename(chance.choice(names), chance.choice(names)),
+        lambda: ofs.os.link(chance.choice(names), chance.choice(names)),
+        lambda: ofs.os.symlink("t" * chance.randrange(1, 300), chance.choice(names)),
+        lambda: ofs.os.setxattr(chance.choice(names), "user.k", b"v" * chance.randrange(300)),
+        lambda: ofs.os.removexattr(chance.choice(names), "user.k"),
+        lambda: ofs.os.truncate(chance.choice(names), chance.randrange(450)),
+        lambda: opened.append(ofs.os.open(chance.choice(names), os.O_RDWR | os.O_CREAT)),
+        lambda: ofs.os.pwrite(chance.choice(opened), b"w" * chance.randrange(300), chance.randrange(200)),
+        lambda: ofs.os.close(opened.pop(chance.randrange(len(opened)))),
+    ]
+    refusals = set()
+    for _ in range(150):
+        try:
+            chance.choice(verbs)()
+        except (OSError, FSError, IndexError, ValueError) as error:
+            refusals.add(getattr(error, "errno", None))
+        assert layer.usage.size <= 350 and layer.usage.inodes <= 7
+    for fd in opened:
+        ofs.os.close(fd)
+    assert errno.ENOSPC in refusals or errno.EFBIG in refusals
+    assert layer.usage == Limited(layer.inner, PLENTY).usage
