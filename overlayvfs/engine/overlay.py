@@ -46,6 +46,7 @@ from overlayvfs.engine.resolve import (
     read_link,
 )
 from overlayvfs.engine.sharing import lower_of
+from overlayvfs.engine.where import Where, where
 from overlayvfs.layers.base import Layer, Torn, UpperLayer
 from overlayvfs.marks import MarkNames
 
@@ -257,6 +258,11 @@ class Overlay:
         """Look everything up anew: a lower was changed with this overlay's knowledge."""
         with _Verb(self._mnt, "/") as mnt:
             forking.forget_lowers(mnt)
+
+    def where(self, path: str) -> Where:
+        """Tell which layer shows `path` (a symlink itself) and why, or why nothing does; errnos as engine.where."""
+        with _Verb(self._mnt, path) as mnt:
+            return where(mnt, path)
 
     def touched(self) -> list[str]:
         """Return the path of everything in the upper that shows and is no directory, sorted."""

@@ -30,6 +30,7 @@ from overlayvfs.engine.mount import CopyUpCallback, Memory, Options
 from overlayvfs.engine.namecache import NAMES_MAX
 from overlayvfs.engine.overlay import Overlay
 from overlayvfs.engine.resolve import NotPlain
+from overlayvfs.engine.where import Where
 from overlayvfs.faces import mountoptions, rawio, stats, trees
 from overlayvfs.faces.errors import IllegalDestination, MountFailed, fs_error, fs_errors
 from overlayvfs.faces.layer import OverlayLayer
@@ -743,6 +744,23 @@ class OverlayFS(TreeFS):
                 return unified_diff(self._overlay, then, selected(changes, [chosen]))
             finally:
                 then.close()
+
+    def where(self, path: str) -> Where:
+        """Tell which layer shows a path (a symlink itself) and why, or why nothing does: `explain` says it in words."""
+        with fs_errors(path):
+            return self._overlay.where(self.validatepath(path))
+
+    def _add_namespaces(
+        self,
+        raw: dict[str, dict[str, object]],
+        namespaces: Collection[str],
+        path: str,
+        st: Stat,
+        lstat: Stat | None = None,
+    ) -> None:
+        super()._add_namespaces(raw, namespaces, path, st, lstat)
+        if "overlay" in namespaces:
+            raw["overlay"] = stats.layers(self._overlay.where(path))
 
     @staticmethod
     def roll_back_commit(dst: LayerSpec) -> bool:

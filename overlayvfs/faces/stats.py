@@ -8,6 +8,7 @@ from fs.enums import ResourceType
 from fs.permissions import Permissions
 
 from overlayvfs.abi import Stat, StatVfs
+from overlayvfs.engine.where import Where
 
 _SECOND = 10**9
 
@@ -84,6 +85,20 @@ def access(st: Stat) -> dict[str, object]:
         "permissions": Permissions(mode=stat.S_IMODE(st.st_mode)).dump(),
         "uid": st.st_uid,
         "gid": st.st_gid,
+    }
+
+
+def layers(found: Where) -> dict[str, object]:
+    """Return the "overlay" namespace: roles ("the upper", "lower 1") of whose attributes and contents show, and why.
+
+    `layers` has a role and what it holds for each layer that has something there, hidden ones included.
+    """
+    return {
+        "metadata": None if found.metadata is None else found.metadata.role,
+        "data": None if found.data is None else found.data.role,
+        "layers": [(one.role, one.what) for one in found.layers],
+        "lost": list(found.lost),
+        "explain": found.explain,
     }
 
 

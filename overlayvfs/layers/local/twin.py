@@ -45,10 +45,11 @@ def _remove(place: str, owner: int) -> None:
     # A forked process that ends must not take its parent's directory away.
     if os.getpid() != owner:
         return
-    above = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY)
     try:
-        remove_tree(above, os.path.basename(place))
+        above = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            remove_tree(above, os.path.basename(place))
+        finally:
+            os.close(above)
     except FileNotFoundError:
         pass  # whoever removed the directory it was in has done it
-    finally:
-        os.close(above)
