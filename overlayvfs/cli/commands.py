@@ -129,6 +129,14 @@ def stat_(session: Session, flags: frozenset[str], words: Sequence[str]) -> None
             print(f"  {name} = {tree.getxattr(path, name, follow_symlinks=False)!r}")
 
 
+@_command("PATH…", least=1)
+def where(session: Session, flags: frozenset[str], words: Sequence[str]) -> None:
+    """Say which layer shows a path, and why."""
+    for word in words:
+        found = session.tree.where(session.path(word))
+        print(found.explain if found.path in found.explain else f"{found.path}: {found.explain}")
+
+
 # Changing
 
 
@@ -212,18 +220,27 @@ def changes(session: Session, flags: frozenset[str], words: Sequence[str]) -> No
         print(f"{change.kind} {change.path}{'/' if change.is_dir else ''}{what}{origin}")
 
 
+@_command("[PATH…]")
+def diff(session: Session, flags: frozenset[str], words: Sequence[str]) -> None:
+    """Show what changed in files, line by line."""
+    for word in words or ["/"]:
+        print(session.tree.diff(session.path(word)), end="")
+
+
 @_command("[-n] [DIRECTORY]", flags="n", most=1)
 def commit(session: Session, flags: frozenset[str], words: Sequence[str]) -> None:
     """Bring all changes into a directory; those of a fork into what it was forked from."""
+    tries = "n" in flags
     if words:
-        done = session.tree.commit(words[0], dry_run="n" in flags)
-    elif len(session.trees) > 1:
-        done = session.tree.commit(session.trees[-2], dry_run="n" in flags)
-    else:
+        done = session.tree.commit(words[0], dry_run=tries)
+    elif len(session.trees) == 1:
         raise UsageError("usage: commit [-n] DIRECTORY (without one only in a fork)")
-    print(f"{len(done)} changes {'would be ' if 'n' in flags else ''}committed")
-    if not words and "n" not in flags:
+    elif tries:
+        done = session.tree.changes(session.trees[-2])
+    else:
+        done = session.trees[-2].merge(session.tree)
         session.trees.pop().close()
+    print(f"{len(done)} change{'' if len(done) == 1 else 's'} {'would be ' if tries else ''}committed")
 
 
 @_command("", most=0)
