@@ -72,14 +72,15 @@ def truncate(mnt: Mount, dentry: Dentry, size: int) -> None:
         raise oserror(errno.EINVAL)
     mnt.writable_upper()
     may(mnt, dentry, WRITE)
-    # An empty file cut to nothing is not changed: its layer says what truncate(2) does to the times then.
+    # Of an empty file cut to nothing truncate(2) keeps the times, and what a handle does is ftruncate(2).
     if can_resize(mnt, dentry) and (size or attributes(mnt, dentry).st_size):
         copy_up(mnt, dentry, size=size, data=True)
         return
     upper = copy_up(mnt, dentry, data=True)
     handle = upper.open(dentry.path, writable=True)
     try:
-        handle.truncate(size)
+        if size or handle.stat().st_size:
+            handle.truncate(size)
         drop_set_ids(mnt, handle)
     finally:
         handle.close()

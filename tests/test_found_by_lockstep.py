@@ -1,0 +1,208 @@
+"""What the lockstep found once: every disagreement with the kernel stays a test, named for what it showed."""
+
+import errno
+import os
+import stat
+
+import pytest
+
+from overlayvfs.testing import DIR, FRESH, WHITEOUT, call, directory, hardlink, raises_errno, symlink
+
+
+def is_fresh(box, path):
+    return box.os.lstat(path).st_mtime_ns >= FRESH
+
+
+# Renaming.
+
+
+def test_rename_of_a_directory_over_a_whiteout_replaces_it(box):
+    box.lower({"/gone": "x"})
+    box.upper({"/d/f": "y", "/gone": WHITEOUT})
+    box.os.rename("/d", "/gone")
+    assert box.tree() == {"/gone/f": "y"}
+    assert box.upper_tree() == {"/gone/": directory(opaque=True), "/gone/f": "y"}
+
+
+def test_rename_over_a_whiteout_that_leaves_one_swaps_the_two(box):
+    box.lower({"/f": "x", "/gone": "y"})
+    box.upper({"/gone": WHITEOUT})
+    box.os.rename("/f", "/gone")
+    assert box.tree() == {"/gone": "x"}
+    assert box.upper_tree() == {"/f": WHITEOUT, "/gone": "x"}
+
+
+def test_rename_refused_by_a_full_upper_directory_leaves_the_source_opaque(box):
+    box.lower({"/l": "x"})
+    box.upper({"/d/": DIR, "/full/f": "y"})
+    with raises_errno(errno.ENOTEMPTY):
+        box.os.rename("/d", "/full")
+    assert box.upper_tree() == {"/d/": directory(opaque=True), "/full/f": "y"}
+
+
+def test_whiteout_left_by_rename_has_the_group_of_a_setgid_parent(box):
+    box.require_root()
+    box.lower({"/d/": directory(mode=0o2775, gid=5), "/d/f": "x"})
+    box.os.rename("/d/f", "/f")
+    left = box.snapshot("upper")["/d/f"]
+    assert (left.kind, left.uid, left.gid) == ("whiteout", 0, 5)
+
+
+def test_rename_of_a_lower_hard_link_onto_the_other_is_carried_out(box):
+    box.lower({"/x": "x", "/y": hardlink("/x")})
+    box.os.rename("/x", "/y")
+    assert box.tree() == {"/y": "x"}
+
+
+# Times.
+
+
+@pytest.mark.parametrize(("has", "size", "fresh"), [("", 0, False), ("abc", 3, True), ("abc", 0, True), ("", 3, True)])
+@pytest.mark.parametrize("layer", ["lower", "upper"])
+def test_truncate_to_the_same_size_keeps_the_mtime_of_an_empty_file_only(box, layer, has, size, fresh):
+    getattr(box, layer)({"/f": has})
+    if layer == "upper":
+        box.lower({})
+    box.os.truncate("/f", size)
+    assert is_fresh(box, "/f") == fresh
+
+
+@pytest.mark.parametrize("has", ["", "abc"])
+@pytest.mark.parametrize("mode", [os.O_RDONLY, os.O_WRONLY])
+def test_opening_with_o_trunc_always_makes_the_mtime_fresh(box, mode, has):
+    box.lower({"/f": has})
+    box.os.close(box.os.open("/f", mode | os.O_TRUNC))
+    assert is_fresh(box, "/f")
+
+
+def test_ftruncate_to_the_same_size_makes_the_mtime_fresh(box):
+    box.lower({"/f": ""})
+    fd = box.os.open("/f", os.O_WRONLY)
+    box.os.ftruncate(fd, 0)
+    box.os.close(fd)
+    assert is_fresh(box, "/f")
+
+
+# Descriptors.
+
+
+def test_empty_write_with_o_append_does_not_move_the_position(box):
+    box.lower({"/f": "abc"})
+    fd = box.os.open("/f", os.O_RDWR | os.O_APPEND)
+    written = box.os.write(fd, b"")
+    seen = box.os.read(fd, 10)
+    box.os.close(fd)
+    assert (written, seen) == (0, b"abc")
+
+
+@pytest.mark.parametrize(("name", "args"), [("pread", (1, -1)), ("pwrite", (b"x", -1)), ("ftruncate", (-1,))])
+def test_a_negative_offset_or_length_is_einval_before_a_bad_descriptor_is_ebadf(box, name, args):
+    box.lower({"/f": "x"})
+    fd = box.os.open("/f", os.O_RDONLY)
+    box.os.close(fd)
+    with raises_errno(errno.EINVAL):
+        getattr(box.os, name)(fd, *args)
+
+
+def open_and_remove(box, *paths):
+    """Return a descriptor of the first path, after all of them were removed in this order."""
+    fd = box.os.open(paths[0], os.O_RDONLY)
+    for path in paths:
+        is_dir = stat.S_ISDIR(box.os.lstat(path).st_mode)
+        (box.os.rmdir if is_dir else box.os.unlink)(path)
+    return fd
+
+
+@pytest.mark.parametrize(
+    ("lower", "removed", "number"),
+    [
+        ({"/f": "x"}, ["/f"], errno.EEXIST),
+        ({"/d/": DIR}, ["/d"], errno.ENOTDIR),
+        ({"/p/f": "x"}, ["/p/f", "/p"], errno.ENOENT),
+        ({"/p/d/": DIR}, ["/p/d", "/p"], errno.EIO),
+    ],
+)
+def test_changing_what_was_removed_before_it_was_copied_up_tells_what_is_in_the_way(box, lower, removed, number):
+    box.lower(lower)
+    fd = open_and_remove(box, *removed)
+    with raises_errno(number):
+        box.os.fchmod(fd, 0o600)
+    box.os.close(fd)
+
+
+def test_changing_a_removed_directory_whose_name_a_full_one_has_is_enotempty(box):
+    box.lower({"/d/": DIR})
+    fd = open_and_remove(box, "/d")
+    box.os.mkdir("/d")
+    box.os.mkdir("/d/sub")
+    with raises_errno(errno.ENOTEMPTY):
+        box.os.fchmod(fd, 0o700)
+    box.os.close(fd)
+
+
+# Redirects.
+
+
+def test_a_directory_that_two_names_lead_to_is_stale_at_the_second(box):
+    box.lower({"/a/f": "x"})
+    box.upper({"/r/": directory(redirect="/a")})
+    box.mount(redirect_dir="follow")
+    box.os.lstat("/a")
+    with raises_errno(errno.ESTALE):
+        box.os.lstat("/r")
+
+
+def test_a_merged_directory_does_not_list_a_stale_name_where_it_looks_numbers_up(box):
+    box.lower({"/a/f": "x", "/l": "y"})
+    # Entries of an impure directory are looked up for their numbers; what can't be is left out.
+    box.upper({"/r/": directory(redirect="/a"), "/": directory(marks={"impure": b"y"})})
+    box.mount(redirect_dir="follow", separate=False)
+    box.os.lstat("/a")
+    assert sorted(box.os.listdir("/")) == ["a", "l"]
+
+
+# Attributes.
+
+
+def test_setxattr_on_an_indexed_hard_link_does_not_bring_its_name_up(box):
+    box.lower({"/x": "x", "/y": hardlink("/x")})
+    box.mount(index=True)
+    box.os.setxattr("/x", "user.k", b"v")
+    box.os.setxattr("/y", "user.q", b"w")
+    assert box.os.getxattr("/x", "user.q") == b"w"
+    assert "/y" not in box.upper_tree()
+
+
+def test_metacopy_names_of_one_file_share_whether_it_has_data(box):
+    box.lower({"/f": "abc"})
+    box.mount(metacopy=True, redirect_dir="on")
+    box.os.link("/f", "/g", follow_symlinks=False)
+    box.write("/g", b"D", os.O_WRONLY)
+    assert (box.read("/f"), box.read("/g")) == (b"Dbc", b"Dbc")
+
+
+# Errors and their order.
+
+
+def test_read_only_mknod_of_a_whiteout_is_erofs(box):
+    box.lower({"/f": "x"})
+    box.lower({"/g": "y"})
+    box.upper(None)
+    with raises_errno(errno.EROFS):
+        box.os.mknod("/new", stat.S_IFCHR, 0)
+
+
+def test_a_path_that_could_be_opened_is_not_looked_up_for_a_negative_size(box):
+    box.lower({"/d/": DIR})
+    box.upper({"/d/": DIR})
+    with raises_errno(errno.EINVAL):
+        box.os.truncate("/d/f", -1)
+    assert box.upper_tree(origin=True) == {"/d/": DIR}
+
+
+def test_a_dangling_symlink_made_over_a_whiteout_is_just_a_symlink(box):
+    box.lower({"/f": "x"})
+    [removed, made] = box.run([call("unlink", "/f"), call("symlink", "nowhere", "/f")])
+    assert (removed.error, made.error) == (None, None)
+    assert box.tree() == {"/f": symlink("nowhere")}
+    assert box.upper_tree() == {"/f": symlink("nowhere")}
