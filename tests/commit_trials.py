@@ -94,7 +94,7 @@ class Trial:
         base.close()
 
     def _make_plain(self) -> None:
-        """Take out of both sides what a plain file system can't hold: it would be refused before anything is written."""
+        """Take out of both sides what a plain file system can not hold: it would be refused at once."""
         base = self.ofs._overlay.view()
         lower, upper = OverlayFS([MemoryFS()], MemoryFS()), None
         copy_tree(base, lower._overlay, plain=True)

@@ -565,7 +565,8 @@ class OverlayFS(TreeFS):
             except OSError as error:
                 raise MountFailed(error) from error
             self._opened = _closing(opened.pop_all(), [upper, workdir] if close_layers else ())
-            self._opened_lowers = Shared(_closing(opened_lowers.pop_all(), [*lowers, *data_only] if close_layers else ()))
+            given_lowers = [*lowers, *data_only] if close_layers else []
+            self._opened_lowers = Shared(_closing(opened_lowers.pop_all(), given_lowers))
         names = [_spelling(*pair) for pair in zip([*lowers, *data_only], layers, strict=True)]
         self._name = mountoptions.spelt(
             names[: len(lowers)],
