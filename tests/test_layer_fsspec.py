@@ -475,6 +475,16 @@ def test_overlay_stands_on_a_store():
     assert bucket.objects == {"d/f": b"below", "g": b"x"}
 
 
+def test_rename_over_a_directory_of_whiteouts_where_no_times_are_kept():
+    bucket = Bucket("upper")
+    bucket.objects.update({"d/.wh.f": b"", "e/.wh..wh..dir": b""})
+    overlay = Overlay.mount([bucket_with({"d/f": b"x"})[1]], FsspecLayer(bucket))
+    overlay.rename("/e", "/d")
+    assert [entry.d_name for entry in overlay.listdir("/")] == ["d"]
+    assert overlay.listdir("/d") == []
+    overlay.close()
+
+
 def test_overlay_empties_a_file_where_no_times_are_kept():
     upper = FsspecLayer(Bucket("upper"))
     overlay = Overlay.mount([], upper)

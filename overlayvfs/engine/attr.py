@@ -5,7 +5,7 @@ import stat
 import time
 
 from overlayvfs.abi import oserror
-from overlayvfs.engine.copy_up import can_resize, copy_up, keep_what_fits
+from overlayvfs.engine.copy_up import can_resize, copy_up
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.inode import attributes
 from overlayvfs.engine.mount import Mount
@@ -18,6 +18,7 @@ from overlayvfs.engine.permission import (
     mode_after_chown,
     mode_after_write,
 )
+from overlayvfs.engine.work import keep_what_fits
 from overlayvfs.layers.base import Handle
 
 

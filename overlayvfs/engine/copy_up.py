@@ -17,14 +17,12 @@ from overlayvfs.engine.inode import Inode, adopt_readers, inode_key, is_metacopy
 from overlayvfs.engine.lowers import LowerFile
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.permission import mode_after_write
-from overlayvfs.engine.work import staged
+from overlayvfs.engine.work import keep_what_fits, staged
 from overlayvfs.layers.base import Handle, Layer, Progress, UpperLayer
 from overlayvfs.marks import MarkNames
 
 CHUNK = 1 << 20
 """Bytes copied at a time."""
-
-_DOES_NOT_FIT = (errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.ENOSYS)
 
 
 def copy_up(mnt: Mount, dentry: Dentry, *, size: int | None = None, data: bool = False) -> UpperLayer:
@@ -263,15 +261,6 @@ def _copy_attributes(marks: MarkNames, upper: UpperLayer, layer: Layer, lower_pa
         # Some systems drop set-id bits with a change of owner: the mode comes after it.
         keep_what_fits(upper.chmod, temp, stat.S_IMODE(st.st_mode))
     keep_what_fits(upper.utime, temp, st.st_atime_ns, st.st_mtime_ns)
-
-
-def keep_what_fits(verb: Callable[..., object], *args: object) -> None:
-    """Call a verb of a layer; what the layer can't hold is left out."""
-    try:
-        verb(*args)
-    except OSError as error:
-        if error.errno not in _DOES_NOT_FIT:
-            raise
 
 
 def _set_origin(mnt: Mount, upper: UpperLayer, temp: str, layer: Layer, lower_path: str) -> bytes:

@@ -7,7 +7,8 @@ import stat
 from collections.abc import Sequence
 
 from overlayvfs.abi import Stat
-from overlayvfs.engine.copy_up import keep_what_fits, stream
+from overlayvfs.engine.copy_up import stream
+from overlayvfs.engine.work import keep_what_fits
 from overlayvfs.layers.base import Layer, UpperLayer
 
 Pair = tuple[str, str]

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from weakref import ref
 
 from overlayvfs.abi import RENAME_EXCHANGE, oserror
-from overlayvfs.engine.copy_up import keep_what_fits
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.duplicate import Pair, duplicate
 from overlayvfs.engine.inode import real
 from overlayvfs.engine.lowers import Lower, LowerDir, look
 from overlayvfs.engine.mount import NO_INODES, Credentials, Mount
 from overlayvfs.engine.resolve import Last, Target
-from overlayvfs.engine.work import discard, temp_path
+from overlayvfs.engine.work import discard, keep_what_fits, temp_path
 from overlayvfs.layers.base import INDEX, UpperLayer, is_copied_layer, is_snapshot_layer
 
 

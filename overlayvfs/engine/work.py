@@ -2,13 +2,15 @@
 
 import errno
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from overlayvfs.abi import RENAME_EXCHANGE, oserror
 from overlayvfs.engine.lowers import get_mark
 from overlayvfs.engine.mount import Mount
 from overlayvfs.layers.base import WORK, UpperLayer
+
+_DOES_NOT_FIT = (errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.ENOSYS)
 
 
 def temp_path(mnt: Mount) -> str:
@@ -116,9 +118,18 @@ def clear_whiteouts(mnt: Mount, upper: UpperLayer, path: str) -> str | None:
         copy_xattrs(mnt, upper, path, empty)
         if get_mark(upper, path, mnt.marks.opaque) is None:
             set_opaque(mnt, upper, empty)
-        upper.utime(empty, st.st_atime_ns, st.st_mtime_ns)
+        keep_what_fits(upper.utime, empty, st.st_atime_ns, st.st_mtime_ns)
         upper.rename(empty, path, RENAME_EXCHANGE)
     return empty
+
+
+def keep_what_fits(verb: Callable[..., object], *args: object) -> None:
+    """Call a verb of a layer; what the layer can't hold is left out."""
+    try:
+        verb(*args)
+    except OSError as error:
+        if error.errno not in _DOES_NOT_FIT:
+            raise
 
 
 def copy_xattrs(mnt: Mount, upper: UpperLayer, src: str, dst: str) -> None:
