@@ -378,9 +378,7 @@ def test_bounds_and_read_only_subtrees_come_together(stack):
         ofs.os.truncate(ofs.os.open("/f", os.O_RDWR | os.O_CREAT), 11)
 
 
-@pytest.mark.parametrize("kind", ["memory", "host"])
-def test_a_fork_of_a_bounded_overlay_is_bounded(kind, stack, tmp_path):
-    upper = MemoryFS() if kind == "memory" else str(tmp_path)
+def test_a_fork_of_a_bounded_overlay_is_bounded(upper, stack):
     ofs = stack([MemoryFS()], limited(upper, size=100))
     ofs.writebytes("f", b"x" * 60)
     with ofs.fork() as fork:

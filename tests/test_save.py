@@ -228,3 +228,61 @@ def test_an_archive_as_upper_takes_no_workdir(lower, tmp_path):
         ofs.save(tmp_path / "layer.tar")
     with pytest.raises(MountFailed, match="workdir"):
         OverlayFS([lower], str(tmp_path / "layer.tar"), workdir=str(tmp_path))
+
+
+# Beside the kernel
+
+
+def in_a_kernel_mount(where, script):
+    """Return what `script` prints in a real overlay mount of `where`'s lower, upper and work; root and a kernel only."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("trusted.* attributes need root")
+    mount = "mount -t overlay overlay -o redirect_dir=on,lowerdir=lower,upperdir=upper,workdir=work merged"
+    for name in ("upper", "work", "merged"):
+        (where / name).mkdir(exist_ok=True)
+    run = {"cwd": where, "capture_output": True, "text": True}
+    tried = subprocess.run(["unshare", "--mount", "sh", "-ec", mount], check=False, **run)
+    if tried.returncode:
+        pytest.skip(f"no overlay mount to be had here: {tried.stderr.strip()}")
+    return subprocess.run(["unshare", "--mount", "sh", "-ec", f"{mount}; {script}"], check=True, **run).stdout
+
+
+@pytest.fixture
+def host(tmp_path):
+    (tmp_path / "lower" / "d" / "sub").mkdir(parents=True)
+    (tmp_path / "lower" / "d" / "sub" / "f").write_text("deep")
+    (tmp_path / "lower" / "old").mkdir()
+    (tmp_path / "lower" / "old" / "f").write_text("old")
+    (tmp_path / "lower" / "a").write_text("lower a")
+    return tmp_path
+
+
+@pytest.mark.kernel
+def test_the_kernel_mounts_what_tar_extracts_and_shows_the_same(host):
+    (host / "upper").mkdir()
+    in_a_kernel_mount(host, "true")
+    with OverlayFS([str(host / "lower")], MemoryFS(), userxattr=False, redirect_dir="on") as ofs:
+        ofs.os.rename("/d", "/moved")
+        ofs.removetree("old")
+        ofs.makedir("old").writetext("new", "n")
+        ofs.appendtext("a", "!")
+        ofs.os.link("/a", "/moved/b")
+        ofs.save(host / "layer.tar.gz")
+        shown = sorted(path for path in ofs.walk.files())
+    extract = ["tar", "--xattrs", "--xattrs-include=*", "-xf", "layer.tar.gz", "-C", "upper"]
+    subprocess.run(extract, cwd=host, check=True, capture_output=True)
+    theirs = in_a_kernel_mount(host, "cd merged; find . -type f | sort; cat moved/sub/f old/new moved/b")
+    assert theirs.splitlines() == [*(f".{path}" for path in shown), "deepnlower a!"]
+
+
+@pytest.mark.kernel
+def test_an_upper_the_kernel_left_is_loaded_from_what_tar_packed(host):
+    change = "cd merged; mv d moved; rm -r old; mkdir old; echo n > old/new; echo '!' >> a; ln a moved/b; cd ..;"
+    theirs = in_a_kernel_mount(host, f"{change} cd merged; find . -mindepth 1")
+    pack = ["tar", "--xattrs", "--xattrs-include=*", "-C", "upper", "-cf", "layer.tar", "."]
+    subprocess.run(pack, cwd=host, check=True, capture_output=True)
+    ofs = OverlayFS([str(host / "lower")], str(host / "layer.tar"), userxattr=False, redirect_dir="on")
+    assert sorted(ofs.walk.files()) == ["/a", "/moved/b", "/moved/sub/f", "/old/new"]
+    assert ofs.readtext("moved/b") == "lower a!\n"
+    assert ofs.readtext("moved/sub/f") == "deep"
+    assert sorted(f".{path}" for path in [*ofs.walk.files(), *ofs.walk.dirs()]) == sorted(theirs.splitlines())
