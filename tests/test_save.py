@@ -234,7 +234,7 @@ def test_an_archive_as_upper_takes_no_workdir(lower, tmp_path):
 
 
 def in_a_kernel_mount(where, script):
-    """Return what `script` prints in a real overlay mount of `where`'s lower, upper and work; root and a kernel only."""
+    """Return what `script` prints in a real overlay mount of `where`'s lower, upper and work; root only."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("trusted.* attributes need root")
     mount = "mount -t overlay overlay -o redirect_dir=on,lowerdir=lower,upperdir=upper,workdir=work merged"
