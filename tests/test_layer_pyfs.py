@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import tarfile
+import time
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -230,6 +231,106 @@ def test_a_remembered_path_is_not_asked_about_again() -> None:
     assert fs.calls == ["getinfo"]
     layer.open("/d/e/f").close()
     assert fs.calls == ["getinfo"]
+
+
+def prepared(fs: Flaky) -> PyFsLayer:
+    layer = PyFsLayer(fs)
+    layer.prepare(index=False)
+    layer.mkdir("/d", 0o755, 0, 0)
+    fs.calls.clear()
+    return layer
+
+
+def test_a_file_in_a_directory_the_upper_made_costs_one_call_and_a_write() -> None:
+    fs = Flaky()
+    layer = prepared(fs)
+    assert layer.look("/d/f") is None
+    with opened(layer.create("/d/f", 0o644, 0, 0)) as handle:
+        handle.pwrite(b"new", 0)
+    assert fs.calls == ["openbin"]
+    assert fs.readbytes("/d/f") == b"new"
+
+
+def test_a_file_of_the_upper_is_asked_about_once_until_it_changes() -> None:
+    fs = Flaky()
+    layer = prepared(fs)
+    layer.create("/d/f", 0o644, 0, 0).close()
+    fs.calls.clear()
+    assert layer.lstat("/d/f") == layer.lstat("/d/f")
+    assert fs.calls == ["getinfo"]
+    with opened(layer.open("/d/f", writable=True)) as handle:
+        for text in (b"one", b"longer"):
+            handle.pwrite(text, 0)
+            assert (layer.lstat("/d/f").st_size, handle.stat().st_size) == (len(text), len(text))
+    assert layer.lstat("/d/f").st_size == 6
+    layer.utime("/d/f", 1_000_000_000, 2_000_000_000)
+    assert layer.lstat("/d/f").st_mtime_ns == 2_000_000_000
+
+
+def test_names_move_with_the_directory_they_are_in() -> None:
+    fs = MemoryFS()
+    layer = PyFsLayer(fs)
+    layer.prepare(index=False)
+    fill(layer, {"/d": directory(), "/d/sub": directory(), "/d/sub/f": "one"})
+    assert layer.look("/d/sub/g") is None
+    layer.rename("/d", "/e")
+    assert layer.look("/d/sub/f") is None
+    assert layer.look("/e/sub/f") is not None
+    layer.create("/e/sub/g", 0o644, 0, 0).close()
+    layer.mkdir("/d", 0o755, 0, 0)
+    assert layer.look("/d/sub") is None
+    assert read_tree(PyFsLayer(fs)) == read_tree(layer)
+
+
+@pytest.mark.parametrize("end", ["sync", "release"])
+def test_a_directory_s_time_reaches_a_backend_that_does_not_keep_it(end: str) -> None:
+    fs = MemoryFS()
+    layer = PyFsLayer(fs)
+    layer.prepare(index=False)
+    layer.mkdir("/d", 0o755, 0, 0)
+    layer.utime("/d", 1_000_000_000, 1_000_000_000)
+    layer.create("/d/f", 0o644, 0, 0).close()
+    changed = layer.lstat("/d").st_mtime_ns
+    assert changed > 1_000_000_000
+    layer.sync() if end == "sync" else layer.release(keep_index=False)
+    assert fs.getinfo("/d", ["details"]).raw["details"]["modified"] == pytest.approx(changed / 10**9, abs=1e-6)
+    assert layer.lstat("/d").st_atime_ns == 1_000_000_000
+
+
+def test_a_time_set_by_hand_is_not_overtaken_by_an_earlier_change() -> None:
+    fs = MemoryFS()
+    layer = PyFsLayer(fs)
+    layer.prepare(index=False)
+    layer.mkdir("/d", 0o755, 0, 0)
+    layer.create("/d/f", 0o644, 0, 0).close()
+    layer.utime("/d", 1_000_000_000, 1_000_000_000)
+    layer.release(keep_index=False)
+    assert PyFsLayer(fs).lstat("/d").st_mtime_ns == 1_000_000_000
+
+
+class Lazy(MemoryFS):
+    """A backend whose files get their time when they are closed, as many a server's do."""
+
+    def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> Any:
+        file: Any = super().openbin(path, mode, buffering, **options)
+        close = file.close
+
+        def stamping() -> None:
+            if "r" != mode != "rb" and not file.closed:
+                self.setinfo(path, {"details": {"modified": time.time()}})
+            close()
+
+        file.close = stamping
+        return file
+
+
+def test_times_survive_the_closing_of_a_file_that_stamps_it() -> None:
+    layer = PyFsLayer(Lazy())
+    layer.prepare(index=False)
+    with opened(layer.create("/f", 0o644, 0, 0)) as handle:
+        handle.pwrite(b"x", 0)
+        handle.utime(1_000_000_000, 2_000_000_000)
+    assert layer.lstat("/f").st_mtime_ns == 2_000_000_000
 
 
 class Far(Flaky):

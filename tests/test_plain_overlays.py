@@ -164,7 +164,7 @@ def test_an_overlay_left_half_changed_says_so_and_writes_nothing_more() -> None:
     with OverlayFS([lower], upper) as ofs:
         fd = ofs.os.open("/up", os.O_RDWR)
         upper.calls.clear()
-        upper.fail_at = range(40, 1000)
+        upper.fail_at = range(30, 1000)
         with pytest.raises(OSError, match="half done") as failure:
             ofs.os.rename("/updir", "/d/moved")
         upper.fail_at = None

@@ -101,19 +101,21 @@ def _from_details(raw: Raw, kind: int) -> Stat:
     if modified is None:
         modified = details.get("created")
     accessed = details.get("accessed")
+    mtime_ns = nanoseconds(modified)
+    # By position: with names it takes twice as long.
     return Stat(
-        st_mode=kind | mode,
-        st_ino=0,
-        st_dev=0,
-        st_nlink=_nlink(kind),
-        st_uid=_count(access.get("uid")),
-        st_gid=_count(access.get("gid")),
-        st_size=size,
-        st_atime_ns=nanoseconds(modified if accessed is None else accessed),
-        st_mtime_ns=nanoseconds(modified),
-        st_ctime_ns=nanoseconds(details.get("metadata_changed")),
-        st_blocks=-(-size // 512),
-        st_rdev=UNKNOWN_DEVICE if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0,
+        kind | mode,
+        0,
+        0,
+        _nlink(kind),
+        _count(access.get("uid")),
+        _count(access.get("gid")),
+        size,
+        mtime_ns if accessed is None else nanoseconds(accessed),
+        mtime_ns,
+        nanoseconds(details.get("metadata_changed")),
+        -(-size // 512),
+        UNKNOWN_DEVICE if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0,
     )
 
 
@@ -162,7 +164,15 @@ def seconds(nanoseconds: int) -> float:
 
 def nanoseconds(seconds: float | None) -> int:
     """Return seconds since the epoch in ns: what was written, not its binary expansion (0.1 is 100,000,000 ns)."""
-    number = int(Decimal(repr(seconds)).scaleb(9)) if seconds else 0
+    if not seconds:
+        return 0
+    written = repr(seconds)
+    if "e" in written:
+        number = int(Decimal(written).scaleb(9))
+    else:
+        # The same digits, in a third of the time.
+        whole, _, fraction = written.partition(".")
+        number = int(whole + fraction[:9].ljust(9, "0"))
     if abs(number) > _MAX:
         raise ValueError(f"{seconds!r} is no time")
     return number

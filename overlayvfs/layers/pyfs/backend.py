@@ -17,7 +17,8 @@ from fs.wrapfs import WrapFS
 
 from overlayvfs.abi import Stat, check_name, oserror
 from overlayvfs.layers.pyfs import attributes
-from overlayvfs.layers.pyfs.errors import os_errors
+from overlayvfs.layers.pyfs.errors import as_os_error, os_errors
+from overlayvfs.layers.pyfs.facts import Facts
 
 ROOT: Final = "/"
 
@@ -43,6 +44,8 @@ class Backend:
             offered = fs.getinfo(ROOT, attributes.EVERYTHING).raw
             self.first_told_of_root = attributes.attributes(offered)
             self.base, self.base_path = unwrapped(fs)
+        self.facts: Facts | None = None
+        """What is remembered of what was told, while this is an upper."""
         self.read_only = bool(meta.get("read_only"))
         self.is_network = bool(meta.get("network"))
         self.tells_links = "lstat" in offered
@@ -76,6 +79,19 @@ class Backend:
             if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR):
                 return None
             raise
+
+    def recall(self, path: str) -> Stat | None:
+        """Return what `find` does, without asking where nothing has changed since it was asked."""
+        return self.find(path) if self.facts is None else self.facts.find(path, self.find)
+
+    def forget(self, path: str) -> None:
+        """Note that an object's attributes change."""
+        if self.facts is not None:
+            self.facts.forget(path)
+
+    def _forget_name(self, path: str) -> None:
+        if self.facts is not None:
+            self.facts.forget_name(path)
 
     def is_there(self, path: str) -> bool:
         """Tell whether a name is taken, also by a symlink that dangles, which can be listed and not asked about."""
@@ -117,31 +133,51 @@ class Backend:
 
     def make_file(self, path: str) -> None:
         """Make an empty file. EEXIST: there is one."""
+        self._forget_name(path)
         with os_errors(self.name, path):
             made = self._fs.create(path)
         if not made:
             raise oserror(errno.EEXIST, path)
 
+    def open_new(self, path: str) -> BinaryIO:
+        """Make an empty file and return it open for reading and writing. EEXIST: there is one."""
+        self._forget_name(path)
+        with os_errors(self.name, path):
+            return self._fs.openbin(path, "x+b")
+
     def make_dir(self, path: str, mode: int | None) -> None:
+        self._forget_name(path)
         with os_errors(self.name, path):
             self._fs.makedir(path, None if mode is None else Permissions(mode=mode))
+        if self.facts is not None:
+            self.facts.add_dir(path)
 
     def remove(self, path: str) -> None:
+        self._forget_name(path)
         with os_errors(self.name, path):
             self._fs.remove(path)
 
     def remove_dir(self, path: str) -> None:
+        self._forget_name(path)
+        if self.facts is not None:
+            self.facts.drop_dir(path)
         with os_errors(self.name, path):
             self._fs.removedir(path)
 
     def move_file(self, src: str, dst: str) -> None:
+        self._forget_name(src)
+        self._forget_name(dst)
         with os_errors(self.name, src):
             # The caller knows that dst is free; without `overwrite` PyFilesystem asks again.
             self._fs.move(src, dst, overwrite=True)
 
     def move_dir(self, src: str, dst: str) -> None:
+        self._forget_name(src)
+        self._forget_name(dst)
         with os_errors(self.name, src):
             self._fs.movedir(src, dst, create=True)
+        if self.facts is not None:
+            self.facts.move_dir(src, dst)
 
     def set_times(self, path: str, atime_ns: int | None, mtime_ns: int) -> None:
         times: dict[str, object] = {"modified": attributes.seconds(mtime_ns)}
@@ -156,6 +192,7 @@ class Backend:
         self._set_info(path, {"access": {"uid": uid, "gid": gid}})
 
     def _set_info(self, path: str, raw: dict[str, dict[str, object]]) -> None:
+        self.forget(path)
         with os_errors(self.name, path):
             self._fs.setinfo(path, raw)
 
@@ -167,12 +204,17 @@ class Backend:
 
     def upload(self, path: str, data: IO[bytes]) -> None:
         """Make a file's contents those of `data` from its position."""
+        self.forget(path)
         with os_errors(self.name, path):
             self._fs.upload(path, cast(BinaryIO, data))
 
     def calls(self, path: str) -> AbstractContextManager[None]:
         """Return the block in which a file object of this backend is used: its errors come out as errnos too."""
         return os_errors(self.name, path)
+
+    def error(self, error: Exception, path: str) -> OSError:
+        """Return what a file object of this backend raised as an errno."""
+        return as_os_error(error, self.name, path)
 
     def lie(self, path: str, what: str) -> OSError:
         """Return the EIO for an answer that can't be true."""

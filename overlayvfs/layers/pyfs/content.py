@@ -6,8 +6,8 @@ let go (`park`) before its name changes: few backends promise that an open file 
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Final
 
 from overlayvfs.layers.pyfs.backend import Backend
@@ -20,18 +20,29 @@ _KEPT_IN_MEMORY: Final = 1 << 20
 class Content:
     """What is in one file; the layer's lock is held around every call."""
 
-    def __init__(self, backend: Backend, where: Callable[[], str], told: int | None, *, in_place: bool) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        where: Callable[[], str],
+        told: int | None,
+        *,
+        in_place: bool,
+        file: IO[bytes] | None = None,
+    ) -> None:
+        """Open nothing yet, or go on with `file`, which takes writes in place."""
         self._backend = backend
         self._where = where
         self._told = told
         """The size the backend gives; None once it was changed here."""
         self._in_place = in_place
         """The backend's files take writes at any offset; elsewhere a copy does, and is written back as a whole."""
-        self._writable = False
-        self._file: IO[bytes] | None = None
+        self._writable = file is not None
+        self._file = file
         self._is_copy = False
         self._dirty = False
-        self._position = -1
+        # Where the next read or write goes on without a seek: between reading and writing there must be one.
+        self._read_at = -1
+        self._write_at = -1 if file is None else 0
 
     def make_writable(self) -> None:
         """Let `pwrite` and `truncate` be called from now on."""
@@ -62,42 +73,56 @@ class Content:
         file = self._open()
         self._told = None
         rest = bytes(data)
-        with self._using():
-            file.seek(offset)
+        with _Use(self):
+            if self._write_at != offset:
+                file.seek(offset)
+            self._read_at = self._write_at = -1
             while rest:
                 written = file.write(rest)
                 if not 0 < written <= len(rest):
                     raise OSError(f"write() took {written!r} of {len(rest)} bytes")
                 rest = rest[written:]
             file.flush()
+        self._write_at = offset + len(data)
         self._dirty = self._is_copy
         return len(data)
 
     def truncate(self, size: int) -> None:
         file = self._open()
         self._told = None
-        with self._using():
-            if size > file.seek(0, os.SEEK_END):
+        with _Use(self):
+            if size and size > file.seek(0, os.SEEK_END):
                 # Not every truncate() grows a file.
                 file.seek(size - 1)
                 file.write(b"\0")
             else:
-                file.seek(0)
+                if self._write_at:
+                    file.seek(0)
                 file.truncate(size)
+            self._read_at = self._write_at = -1
             file.flush()
+        if not size:
+            self._write_at = 0
         self._dirty = self._is_copy
+
+    @property
+    def is_used(self) -> bool:
+        """Whether size and times may change: something was read or written, and the file is still open."""
+        return self._file is not None
 
     def size(self) -> int | None:
         """Return the size where the backend does not know it yet, else None."""
         if not self._dirty:
             return None
         assert self._file is not None
+        self._read_at = self._write_at = -1
         return self._file.seek(0, os.SEEK_END)
 
     def sync(self) -> None:
         """Give the backend what was written."""
         if self._dirty:
             assert self._file is not None
+            self._read_at = self._write_at = -1
             self._file.seek(0)
             self._backend.upload(self._where(), self._file)
             self._dirty = False
@@ -130,14 +155,16 @@ class Content:
 
     def _open(self) -> IO[bytes]:
         if self._file is None:
+            self._backend.forget(self._where())
             by_copy = self._writable and not self._in_place
             file = self._backend.open(self._where(), writable=self._writable and not by_copy)
-            self._file, self._position = file, -1
+            self._file, self._read_at, self._write_at = file, 0, 0
             with self._backend.calls(self._where()):
                 self._is_copy = by_copy or not file.seekable()
             if self._is_copy:
                 self._file = None
                 self._file = self._copy(file)
+                self._read_at = self._write_at = -1
         return self._file
 
     def _copy(self, file: IO[bytes]) -> IO[bytes]:
@@ -161,11 +188,11 @@ class Content:
         file = self._open()
         pieces = []
         rest = size
-        with self._using():
-            # A seek is dear where it opens a new connection, and needed between writing and reading.
-            if self._writable or self._position != offset:
+        with _Use(self):
+            # A seek is dear where it opens a new connection.
+            if self._read_at != offset:
                 file.seek(offset)
-            self._position = -1
+            self._read_at = self._write_at = -1
             while rest:
                 piece: object = file.read(rest)
                 if not isinstance(piece, bytes) or len(piece) > rest:
@@ -174,20 +201,16 @@ class Content:
                     break
                 pieces.append(piece)
                 rest -= len(piece)
-        self._position = offset + size - rest
+        self._read_at = offset + size - rest
         return b"".join(pieces)
 
-    @contextmanager
-    def _using(self) -> Iterator[None]:
-        """Turn errors into errnos; a backend file that failed once is not used again."""
-        try:
-            with self._backend.calls(self._where()):
-                yield
-        except OSError:
-            if not self._is_copy:
-                with suppress(OSError):
-                    self._let_go()
-            raise
+    def failed(self, error: Exception) -> OSError:
+        """Return what the backend's file raised as an errno; a file that failed once is not used again."""
+        where = self._where()
+        if not self._is_copy:
+            with suppress(OSError):
+                self._let_go()
+        return self._backend.error(error, where)
 
     def _check_size(self, end: int, *, ended: bool) -> None:
         """Ask once more for the size; EIO if the file still does not end there."""
@@ -196,3 +219,19 @@ class Content:
             how = "ends after" if ended else "goes on after"
             raise self._backend.lie(self._where(), f"gives a size of {told} bytes for a file that {how} {end}")
         self._told = told
+
+
+class _Use:
+    """The block in which a content's file is used."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception):
+            raise self._content.failed(error) from error

@@ -4,8 +4,6 @@ An exception that carries an OSError keeps its number: PyFilesystem's own conver
 """
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from fs import errors
@@ -37,16 +35,29 @@ _BY_CLASS: Final[tuple[tuple[type[Exception], int], ...]] = (
 """Subclasses before their bases; whatever is not here is EIO."""
 
 
-@contextmanager
-def os_errors(layer: str, path: str) -> Iterator[None]:
+class os_errors:  # noqa: N801 -- used as the function it stands for; a generator would take 1.3 µs of 0.4
     """Turn whatever the block raises into an OSError on `path` that names the layer; the original is its cause."""
-    try:
-        yield
-    except Exception as error:
-        number = _errno_of(error)
-        # "Not there" is an answer and not a complaint: it needs no explaining.
-        reason = None if number == errno.ENOENT else f"{layer}: {_told(error)}"
-        raise oserror(number, path, reason=reason) from error
+
+    __slots__ = ("_layer", "_path")
+
+    def __init__(self, layer: str, path: str) -> None:
+        self._layer = layer
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception):
+            raise as_os_error(error, self._layer, self._path) from error
+
+
+def as_os_error(error: Exception, layer: str, path: str) -> OSError:
+    """Return whatever a backend raised as an OSError on `path` that names the layer."""
+    number = _errno_of(error)
+    # "Not there" is an answer and not a complaint: it needs no explaining.
+    reason = None if number == errno.ENOENT else f"{layer}: {_told(error)}"
+    return oserror(number, path, reason=reason)
 
 
 def _errno_of(error: Exception) -> int:

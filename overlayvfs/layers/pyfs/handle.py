@@ -2,7 +2,7 @@
 
 import errno
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from overlayvfs.abi import SEEK_DATA, Stat, oserror
 from overlayvfs.layers.pyfs import metadata
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 class PyFsHandle:
     """A Handle (layers/base.py). What was removed without being a file keeps its last attributes, and only those."""
 
-    def __init__(self, layer: "PyFsLayer", node: Node, *, writable: bool) -> None:
+    def __init__(self, layer: "PyFsLayer", node: Node, *, writable: bool, file: BinaryIO | None = None) -> None:
+        """Hold `node`; `file` is the backend's file, where one was made by opening it."""
         self._layer = layer
         self._tree = layer.tree
         self._lock = layer.lock
         self._node = node
         self._writable = writable
         self._closed = False
-        self._tree.take_handle(node, writable=writable)
+        self._tree.take_handle(node, writable=writable, file=file)
 
     def pread(self, size: int, offset: int) -> bytes:
         with self._lock:
@@ -66,7 +67,7 @@ class PyFsHandle:
 
     def utime(self, atime_ns: int, mtime_ns: int) -> None:
         with self._lock:
-            metadata.set_times(self._tree, self._tree.found_of(self._node), atime_ns, mtime_ns)
+            metadata.set_times_of(self._tree, self._node, atime_ns, mtime_ns)
 
     def getxattr(self, name: str) -> bytes:
         with self._lock:

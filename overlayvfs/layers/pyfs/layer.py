@@ -11,11 +11,12 @@ from overlayvfs.layers.base import Capabilities, Handle, Progress, UpperLayer
 from overlayvfs.layers.memory import MemoryLayer
 from overlayvfs.layers.pyfs import metadata
 from overlayvfs.layers.pyfs.backend import Backend
+from overlayvfs.layers.pyfs.facts import Facts
 from overlayvfs.layers.pyfs.handle import PyFsHandle
 from overlayvfs.layers.pyfs.nodes import Node
 from overlayvfs.layers.pyfs.probe import probe
 from overlayvfs.layers.pyfs.rename import remove_empty_dir, remove_or_put_aside, rename
-from overlayvfs.layers.pyfs.spelling import STORED_WORK, sorted_out, stored, whiteout_of
+from overlayvfs.layers.pyfs.spelling import OPAQUE, STORED_WORK, sorted_out, stored, whiteout_of
 from overlayvfs.layers.pyfs.tree import Tree
 from overlayvfs.marks import USER, MarkNames
 
@@ -97,6 +98,21 @@ class PyFsLayer:
     def lstat(self, path: str) -> Stat:
         with self.lock:
             return self.tree.get(path).stat
+
+    def look(self, path: str) -> Stat | None:
+        with self.lock:
+            try:
+                found = self.tree.find(path)
+            except FileNotFoundError:
+                return None
+            return None if found is None else found.stat
+
+    def mark(self, path: str, name: str) -> bytes | None:
+        if name not in OPAQUE:
+            return None
+        with self.lock:
+            where, kind = self._place(path)
+            return b"y" if kind == stat.S_IFDIR and self.tree.is_opaque(where) else None
 
     def names(self, path: str) -> Collection[str] | None:
         if self._backend.is_network:
@@ -181,12 +197,14 @@ class PyFsLayer:
             self._remove_work()
             self.tree.ensure_work()
             self.tree.kept = probe(self._backend)
+            self._backend.facts = Facts(stamps_parents=self.tree.kept.stamps_parents)
             self._capabilities = self._as_kept()
 
     def release(self, *, keep_index: bool) -> None:
         with self.lock:
             if self.tree.has_work:
                 self.tree.sync()
+                self._backend.facts = None
                 self._remove_work()
 
     def empty_twin(self, *, index: bool) -> UpperLayer:
@@ -208,10 +226,15 @@ class PyFsLayer:
             return self._create(where, mode, uid, gid)
 
     def _create(self, where: str, mode: int, uid: int, gid: int) -> Handle:
+        file = None
         with self.tree.steps() as steps:
-            steps.make_file(where)
+            if self.tree.kept.writes_at_once:
+                # Made and opened in one call: the next thing is a write.
+                file = steps.open_new(where)
+            else:
+                steps.make_file(where)
         node = self._made(where, stat.S_IFREG, mode, uid, gid)
-        return PyFsHandle(self, node, writable=True)
+        return PyFsHandle(self, node, writable=True, file=file)
 
     def mkdir(self, path: str, mode: int, uid: int, gid: int) -> None:
         with self.lock:

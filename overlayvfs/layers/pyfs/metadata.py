@@ -8,6 +8,7 @@ import stat
 from contextlib import suppress
 
 from overlayvfs.abi import XATTR_CREATE, XATTR_REPLACE, oserror
+from overlayvfs.layers.pyfs.nodes import Node
 from overlayvfs.layers.pyfs.spelling import OPAQUE, opaque_in, whiteout_of
 from overlayvfs.layers.pyfs.tree import Found, Tree
 from overlayvfs.marks import MarkNames
@@ -19,7 +20,7 @@ def set_mode(tree: Tree, found: Found, mode: int) -> None:
     if mode != stat.S_IMODE(found.stat.st_mode):
         # PyFilesystem's setinfo follows symlinks.
         if not tree.kept.modes or not _is_plain(found):
-            raise _refusal(tree, found, f"does not keep mode {mode:04o}")
+            raise _refusal(tree, found.path, f"does not keep mode {mode:04o}")
         tree.backend.set_mode(found.path, mode)
     _stamp(tree, found)
 
@@ -31,7 +32,7 @@ def set_owner(tree: Tree, found: Found, uid: int, gid: int) -> None:
     gid = found.stat.st_gid if gid == -1 else gid
     if (uid, gid) != (found.stat.st_uid, found.stat.st_gid):
         if not tree.kept.owners or not _is_plain(found):
-            raise _refusal(tree, found, f"does not keep owner {uid}:{gid}")
+            raise _refusal(tree, found.path, f"does not keep owner {uid}:{gid}")
         tree.backend.set_owner(found.path, uid, gid)
     _stamp(tree, found)
 
@@ -40,11 +41,26 @@ def set_times(tree: Tree, found: Found, atime_ns: int, mtime_ns: int) -> None:
     """Set access and modification time. EPERM: they are not kept."""
     tree.check_writable()
     if not tree.kept.times or not (_is_plain(found) or found.is_whiteout):
-        raise _refusal(tree, found, "does not keep times")
-    # What is still to be written would stamp the file anew.
-    tree.park(found.path)
-    tree.set_times(whiteout_of(found.path) if found.is_whiteout else found.path, atime_ns, mtime_ns)
+        raise _refusal(tree, found.path, "does not keep times")
+    _set_times(tree, whiteout_of(found.path) if found.is_whiteout else found.path, atime_ns, mtime_ns)
     _stamp(tree, found)
+
+
+def set_times_of(tree: Tree, node: Node, atime_ns: int, mtime_ns: int) -> None:
+    """Set the times of an open object, and ask nothing about it. EPERM: they are not kept; ESTALE: it is gone."""
+    tree.check_named(node)
+    tree.check_writable()
+    if not tree.kept.times or node.kind not in (stat.S_IFREG, stat.S_IFDIR):
+        raise _refusal(tree, node.path, "does not keep times")
+    _set_times(tree, node.path, atime_ns, mtime_ns)
+    tree.stamp(node)
+
+
+def _set_times(tree: Tree, where: str, atime_ns: int, mtime_ns: int) -> None:
+    if not tree.kept.writes_at_once:
+        # What is still to be written would stamp the file anew.
+        tree.park(where)
+    tree.set_times(where, atime_ns, mtime_ns)
 
 
 def keep_what_fits(tree: Tree, where: str, mode: int, uid: int, gid: int) -> None:
@@ -105,8 +121,8 @@ def _stamp(tree: Tree, found: Found) -> None:
         tree.stamp(tree.nodes.at(found.path))
 
 
-def _refusal(tree: Tree, found: Found, what: str) -> OSError:
-    return oserror(errno.EPERM, found.path, reason=f"{tree.backend.name} {what}")
+def _refusal(tree: Tree, where: str, what: str) -> OSError:
+    return oserror(errno.EPERM, where, reason=f"{tree.backend.name} {what}")
 
 
 def _unsupported(tree: Tree, found: Found, name: str) -> OSError:

@@ -26,6 +26,8 @@ class Node:
     """The size as last told."""
     ctime_ns: int = 0
     """When it was last changed through this layer, for backends that don't keep that."""
+    mtime_ns: int | None = None
+    """The modification time of a directory the backend was not told yet."""
     handles: int = 0
     content: Content | None = None
     """Of a regular file with handles."""
@@ -52,6 +54,8 @@ class Nodes:
         self.root = Node("", None, self.new_number(), kind=stat.S_IFDIR)
         self.whiteout_number = self.new_number()
         """Of all whiteouts: in the kernel's uppers, too, they are links of one inode (KB 3.2)."""
+        self.moves = 0
+        """Grows when a node loses its name: until then a path leads to the node it led to."""
 
     def new_number(self) -> int:
         return next(self._numbers)
@@ -80,6 +84,7 @@ class Nodes:
 
     def drop(self, path: str) -> Node:
         """Take the node at `path` out of the tree and return it; the next object there gets a number of its own."""
+        self.moves += 1
         node = self.at(path)
         assert node.parent is not None
         del node.parent.children[node.name]

@@ -3,6 +3,7 @@
 import errno
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from overlayvfs.abi import Stat, oserror
@@ -13,6 +14,7 @@ from overlayvfs.layers.pyfs.steps import Kept
 _DIR: Final = f"{STORED_WORK}/{RESERVED}.probe"
 _FILE: Final = f"{_DIR}/file"
 _OTHER: Final = f"{_DIR}/other"
+_NEW: Final = f"{_DIR}/new"
 _WHEN: Final = 1_000_000_000 * 10**9
 """A time no clock gives (ns), in whole seconds: some keep no more."""
 
@@ -30,13 +32,15 @@ def probe(backend: Backend) -> Kept:
     backend.make_file(_FILE)
     if was_there is not None or backend.find(_FILE) is None:
         raise oserror(errno.EINVAL, reason=f"{backend.name} can't be an upper: it does not show what was just written")
+    in_place = not backend.is_network and _writes_in_place(backend)
     kept = Kept(
         times=_keeps(backend, lambda: backend.set_times(_FILE, _WHEN, _WHEN), lambda st: st.st_mtime_ns == _WHEN),
         # With a set-id bit: nine of the twelve bits are not a mode.
         modes=_keeps(backend, lambda: backend.set_mode(_FILE, 0o4710), lambda st: stat.S_IMODE(st.st_mode) == 0o4710),
         owners=_keeps(backend, lambda: backend.set_owner(_FILE, 12, 34), lambda st: (st.st_uid, st.st_gid) == (12, 34)),
         stamps_parents=_stamps_parents(backend),
-        writes_in_place=not backend.is_network and _writes_in_place(backend),
+        writes_in_place=in_place,
+        writes_at_once=in_place and _writes_at_once(backend),
     )
     backend.remove(_OTHER)
     backend.remove(_FILE)
@@ -80,3 +84,25 @@ def _writes_in_place(backend: Backend) -> bool:
     except OSError:
         return False
     return (seen_here, seen_size) == (b"aBcde", 5)
+
+
+def _writes_at_once(backend: Backend) -> bool:
+    """Tell whether a file made by opening it is there and takes writes and times before it is closed."""
+    try:
+        with backend.open_new(_NEW) as file, backend.calls(_NEW):
+            is_there = backend.find(_NEW) is not None
+            file.write(b"abc")
+            file.flush()
+            seen_size = backend.stat(_NEW).st_size
+            file.seek(0)
+            seen_here = file.read(9)
+            with suppress(OSError):
+                backend.set_times(_NEW, _WHEN, _WHEN)
+            seen_time = backend.stat(_NEW).st_mtime_ns
+        is_unchanged = backend.stat(_NEW).st_mtime_ns == seen_time
+        backend.remove(_NEW)
+    except OSError:
+        with suppress(OSError):
+            backend.remove(_NEW)
+        return False
+    return is_there and is_unchanged and (seen_here, seen_size) == (b"abc", 3)

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self, TypeVar
 
 from overlayvfs.abi import Stat
 from overlayvfs.layers.base import Torn
 from overlayvfs.layers.pyfs.backend import Backend
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Kept:
     """Making or removing a name changes its directory's mtime without being told to."""
     writes_in_place: bool = True
     """Files open for reading and writing at any offset, and others see at once what was written."""
+    writes_at_once: bool = False
+    """A file can be made by opening it, is there from then on, and closing it changes nothing any more."""
 
 
 class Steps:
@@ -53,7 +57,12 @@ class Steps:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, Torn):
+        if error is None:
+            return
+        if self._backend.facts is not None:
+            # What failed may have done part of its work.
+            self._backend.facts.clear()
+        if isinstance(error, Torn):
             return
         for undo in reversed(self._undo):
             try:
@@ -63,13 +72,21 @@ class Steps:
 
     def make_file(self, path: str) -> None:
         """Make an empty file. EEXIST: there is one."""
+        self._make(self._backend.make_file, path)
+
+    def open_new(self, path: str) -> BinaryIO:
+        """Make an empty file and return it open for reading and writing. EEXIST: there is one."""
+        return self._make(self._backend.open_new, path)
+
+    def _make(self, make: Callable[[str], T], path: str) -> T:
         try:
-            self._backend.make_file(path)
+            made = make(path)
         except OSError as failure:
             if failure.errno != errno.EEXIST and self._is_there(path, failure):
                 self._take_back(self._backend.remove, path, failure)
             raise
         self._undo.append(lambda: self._remove(self._backend.remove, path))
+        return made
 
     def put_mark(self, path: str) -> None:
         """Make a mark unless it is there."""

@@ -6,7 +6,7 @@ import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import BinaryIO, Final
 
 from overlayvfs.abi import Stat, anonymous_dev, oserror
 from overlayvfs.layers.pyfs.backend import ROOT, Backend
@@ -50,7 +50,11 @@ class Tree:
         self.kept = Kept(writes_in_place=not backend.is_network)
         self.has_work = False
         """WORK is there, made or found by this layer."""
+        # The directory checked last, with `nodes.moves` then: what is asked next is mostly in it.
+        self._checked = ("", -1)
         self._open: set[Node] = set()
+        self._restamped: set[Node] = set()
+        """Directories whose times the backend was not told yet."""
         self._orphan_numbers = itertools.count(1)
         # Listing answers what lookups would ask one by one: worth keeping where asking is dear, and where
         # only a listing shows a symlink that dangles.
@@ -104,18 +108,23 @@ class Tree:
 
         A backend would follow a symlink there, and most don't tell a missing directory from a file.
         """
-        parent = self.get_node(path.rpartition("/")[0])
+        above = path.rpartition("/")[0]
+        if self._checked == (above, self.nodes.moves):
+            return
+        parent = self.get_node(above)
         if parent is None or parent.kind != stat.S_IFDIR:
             raise oserror(errno.ENOTDIR, path)
+        self._checked = above, self.nodes.moves
 
     def check_free(self, path: str) -> str:
         """Return where a new object will be. ENOENT ENOTDIR EEXIST; EINVAL: its name would be a mark."""
         self.check_parent(path)
         if is_reserved(path):
             raise oserror(errno.EINVAL, path, reason=f"{self.backend.name} keeps its marks in names starting .wh.")
-        if self.find(path) is not None:
+        where = stored(path)
+        if where == ROOT or self._told(where) is not None or self._told_of_mark(where) is not None:
             raise oserror(errno.EEXIST, path)
-        return stored(path)
+        return where
 
     def target(self, found: Found) -> str:
         """Return where a symlink points."""
@@ -126,23 +135,37 @@ class Tree:
 
     def _told_of_root(self) -> Stat:
         """Return what the backend tells of the root; where asking is dear, what it told when it was opened."""
-        return self.backend.stat(ROOT) if self._listings is None else self.backend.first_told_of_root
+        if self._listings is not None:
+            return self.backend.first_told_of_root
+        return self.backend.recall(ROOT) or self.backend.stat(ROOT)
 
     def _told(self, where: str) -> Stat | None:
         """Return what the backend tells of an object, None if there is none."""
+        if self._listings is None:
+            return self._recall(where)
         parent, name = _split(where)
-        listing = self._listed(parent)
+        listing = self._listings.get(parent)
         if listing is None:
             told = self.backend.find(where)
-            if told is not None or self._listings is None or not self.backend.tells_links:
+            if told is not None or not self.backend.tells_links:
                 return told
             # Nothing, or a symlink that dangles: asked about, the backend follows it.
             listing = self.listing(parent)
         entry = listing.objects.get(name)
         return None if entry is None else entry.stat
 
+    def _recall(self, where: str) -> Stat | None:
+        """Return what the backend told of an object; while it is read or written it is asked."""
+        if self._open:
+            node = self.nodes.known(where)
+            if node is not None and node.content is not None and node.content.is_used:
+                return self.backend.find(where)
+        return self.backend.recall(where)
+
     def _told_of_mark(self, where: str) -> Stat | None:
         """Return what the backend tells of a name's whiteout, None if it has none."""
+        if self._listings is None:
+            return self.backend.recall(whiteout_of(where))
         parent, name = _split(where)
         listing = self._listed(parent)
         if listing is None:
@@ -166,7 +189,7 @@ class Tree:
         listing = self._listed(where)
         if listing is not None:
             return listing.opaque
-        return self.backend.find(opaque_in(where)) is not None
+        return self.backend.recall(opaque_in(where)) is not None
 
     # Attributes
 
@@ -182,20 +205,31 @@ class Tree:
         atime, mtime = told.st_atime_ns, told.st_mtime_ns
         if node is self.nodes.root and self._root_times is not None:
             atime, mtime = self._root_times
+        if node.mtime_ns is not None:
+            mtime = node.mtime_ns
         size = node.content.size() if node.content is not None else None
         if size is None:
             size, blocks = told.st_size, told.st_blocks
         else:
             blocks = -(-size // 512)
-        return told._replace(
-            st_ino=node.ino,
-            st_dev=self.dev,
-            st_nlink=0 if node.unlinked else told.st_nlink,
-            st_size=size,
-            st_blocks=blocks,
-            st_atime_ns=atime,
-            st_mtime_ns=mtime,
-            st_ctime_ns=max(told.st_ctime_ns, node.ctime_ns) or mtime,
+        # `_replace` takes four times as long.
+        return tuple.__new__(
+            Stat,
+            (
+                told.st_mode,
+                node.ino,
+                self.dev,
+                0 if node.unlinked else told.st_nlink,
+                told.st_uid,
+                told.st_gid,
+                size,
+                atime,
+                mtime,
+                max(told.st_ctime_ns, node.ctime_ns) or mtime,
+                blocks,
+                told.st_rdev,
+                told.st_blksize,
+            ),
         )
 
     def as_whiteout(self, mark: Stat) -> Stat:
@@ -215,15 +249,22 @@ class Tree:
 
     def found_of(self, node: Node) -> Found:
         """Return the object of a handle, wherever it is now. ESTALE: nothing is left of it but `node.last`."""
-        if node.parent is None and node is not self.nodes.root:
-            raise oserror(errno.ESTALE, reason=f"{self.backend.name} can't change what has no name any more")
+        self.check_named(node)
         told = self._told_of_root() if node is self.nodes.root else self._told(node.path)
         if told is None:
             raise self.backend.lie(node.path, "does not show any more what was open")
         return Found(node.path, self.shown(node, told))
 
+    def check_named(self, node: Node) -> None:
+        """Raise ESTALE if nothing is left of an object but `node.last`."""
+        if node.parent is None and node is not self.nodes.root:
+            raise oserror(errno.ESTALE, reason=f"{self.backend.name} can't change what has no name any more")
+
     def set_times(self, where: str, atime_ns: int | None, mtime_ns: int) -> None:
         """Set the times of an object the backend keeps at `where`; None leaves the access time to the backend."""
+        node = self.nodes.known(where)
+        if node is not None:
+            node.mtime_ns = None
         if where != ROOT:
             self.backend.set_times(where, atime_ns, mtime_ns)
             return
@@ -241,19 +282,29 @@ class Tree:
 
     def stamp_parent(self, where: str) -> None:
         """Note that a name in a directory was made or removed. The change is done, so nothing here may fail."""
-        parent = where.rpartition("/")[0] or ROOT
-        self.stamp(self.nodes.at(parent))
+        parent = self.nodes.at(where.rpartition("/")[0] or ROOT)
+        self.stamp(parent)
         if self.kept.times and not self.kept.stamps_parents:
-            with suppress(OSError):
-                self.set_times(parent, None, time.time_ns())
+            # Told to the backend with the next sync or the release: each name would cost a call as dear as a lookup.
+            parent.mtime_ns = parent.ctime_ns
+            self._restamped.add(parent)
+
+    def write_times(self) -> None:
+        """Tell the backend the directories' times that names changed, where it doesn't keep them up itself."""
+        restamped, self._restamped = self._restamped, set()
+        for node in restamped:
+            if node.mtime_ns is not None and not node.unlinked:
+                with suppress(OSError):
+                    self.set_times(node.path, None, node.mtime_ns)
 
     # Open files
 
-    def take_handle(self, node: Node, *, writable: bool) -> None:
-        """Count one more handle on a node."""
+    def take_handle(self, node: Node, *, writable: bool, file: BinaryIO | None = None) -> None:
+        """Count one more handle on a node; `file` is the backend's, where it was made by opening it."""
         if node.kind == stat.S_IFREG:
             if node.content is None:
-                node.content = Content(self.backend, lambda: node.path, node.size, in_place=self.kept.writes_in_place)
+                in_place = self.kept.writes_in_place
+                node.content = Content(self.backend, lambda: node.path, node.size, in_place=in_place, file=file)
                 self._open.add(node)
             if writable:
                 node.content.make_writable()
@@ -281,6 +332,7 @@ class Tree:
                 node.content.park()
 
     def sync(self) -> None:
+        self.write_times()
         for node in self._open:
             assert node.content is not None
             node.content.sync()
