@@ -49,7 +49,7 @@ class Dentry:
     pins: int = 0
     """Open descriptors of any kind: while there are some, this stays the one dentry of its name."""
     stat: Stat | None = None
-    """The attributes shown, where nothing can change them: the object is in a lower only."""
+    """The lower object's own attributes, where nothing can change them; all but the numbers and links show so."""
     listing: Listing | None = None
     """What was last listed here, while no name came, went or changed its layer."""
     readers: list[None] | None = None

@@ -212,12 +212,11 @@ def is_fixed(mnt: Mount, dentry: Dentry) -> bool:
     return not (mnt.has_index and isinstance(lower, LowerFile) and lower.stat.st_nlink > 1)
 
 
-def remember(mnt: Mount, dentry: Dentry) -> Stat:
-    """Return the attributes the merged tree shows, and keep them on the dentry where nothing can change them."""
-    st = attributes(mnt, dentry)
-    if is_fixed(mnt, dentry):
-        dentry.stat = st
-    return st
+def remember(mnt: Mount, dentry: Dentry) -> Stat | None:
+    """Return the real object's attributes where nothing can change them, kept on the dentry; else None."""
+    if dentry.stat is None and dentry.lower is not None and is_fixed(mnt, dentry):
+        dentry.stat = mnt.lowers.stat_of(dentry.lower)
+    return dentry.stat
 
 
 def expect_readers(mnt: Mount, dentry: Dentry) -> bool:

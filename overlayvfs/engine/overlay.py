@@ -46,7 +46,7 @@ from overlayvfs.engine.resolve import (
     read_link,
 )
 from overlayvfs.engine.sharing import lower_of
-from overlayvfs.engine.where import Where, where
+from overlayvfs.engine.where import Where, shown_by_lowers, where
 from overlayvfs.layers.base import Layer, Torn, UpperLayer
 from overlayvfs.marks import MarkNames
 
@@ -264,6 +264,11 @@ class Overlay:
         with _Verb(self._mnt, path) as mnt:
             return where(mnt, path)
 
+    def shown_by_lowers(self, path: str) -> tuple[int, ...]:
+        """Return the lowers that show what is at a plain path without the upper: several if they merge a directory."""
+        with _Verb(self._mnt, path) as mnt:
+            return shown_by_lowers(mnt, path)
+
     def touched(self) -> list[str]:
         """Return the path of everything in the upper that shows and is no directory, sorted."""
         with _Verb(self._mnt, "/") as mnt:
@@ -312,7 +317,7 @@ class Overlay:
         """
         with _Verb(self._mnt, path) as mnt:
             dentry = find_plain(mnt, path)
-            if dentry is not None and dentry.stat is None:
+            if dentry is not None:
                 remember(mnt, dentry)
             mnt.names.learn(path, dentry)
             return dentry
@@ -330,10 +335,10 @@ class Overlay:
                 mnt.names.learn(path, dentry)
             return listing(mnt, _readable_dir(mnt, dentry))
 
-    def scan(self, path: str) -> list[tuple[str, Stat]]:
-        """Return a directory's names with their attributes, links as links. ENOTDIR EACCES."""
+    def scan(self, path: str, *, numbers: bool) -> list[tuple[str, Stat]]:
+        """Return a directory's names with their attributes, links as links; see readdir.scan. ENOTDIR EACCES."""
         with _Verb(self._mnt, path) as mnt:
-            return scan(mnt, _readable_dir(mnt, find(mnt, path)))
+            return scan(mnt, _readable_dir(mnt, find(mnt, path)), numbers=numbers)
 
     def content(self, dentry: Dentry) -> bytes | None:
         """Return all of a small file that only a lower has, and remember it; None if it is not such a file."""

@@ -71,8 +71,11 @@ def list_names(mnt: Mount, dentry: Dentry) -> list[str]:
     return listing(mnt, dentry)[0]
 
 
-def scan(mnt: Mount, dentry: Dentry) -> list[tuple[str, Stat]]:
-    """Return the names a directory shows with their attributes; names that can't be looked up are left out. ENOTDIR."""
+def scan(mnt: Mount, dentry: Dentry, *, numbers: bool) -> list[tuple[str, Stat]]:
+    """Return the names a directory shows with their attributes; names that can't be looked up are left out. ENOTDIR.
+
+    Without `numbers`, those of device, inode and links may be the layer's own: that costs nothing.
+    """
     found = []
     for name in listing(mnt, dentry)[0]:
         try:
@@ -80,7 +83,8 @@ def scan(mnt: Mount, dentry: Dentry) -> list[tuple[str, Stat]]:
         except OSError:
             continue
         if child is not None:
-            found.append((name, child.stat or remember(mnt, child)))
+            st = None if numbers else remember(mnt, child)
+            found.append((name, st or attributes(mnt, child)))
     return found
 
 

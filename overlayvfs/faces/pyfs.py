@@ -60,6 +60,8 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLON
 _OPEN_FLAGS = {"r": 0, "w": abi.O_CREAT | abi.O_TRUNC, "a": abi.O_CREAT | abi.O_APPEND, "x": abi.O_CREAT | abi.O_EXCL}
 
 _BASIC = frozenset({"basic"})
+_NUMBERS = frozenset({"stat", "lstat", "overlay"})
+"""The namespaces that tell more than a lower object's own attributes."""
 
 _T = TypeVar("_T")
 
@@ -148,7 +150,9 @@ class TreeFS(FS):
             dentry = self._learn(path)
         if dentry is not None:
             st = dentry.stat
-            if st is not None and (namespaces is None or "overlay" not in namespaces):
+            if st is not None and (
+                namespaces is None or not ("stat" in namespaces or "lstat" in namespaces or "overlay" in namespaces)
+            ):
                 return LazyInfo(dentry.name, st, namespaces)
         _path = self.validatepath(path)
         try:
@@ -176,7 +180,7 @@ class TreeFS(FS):
             return iter(_page([BasicInfo(name, kind) for name, kind in zip(names, kinds, strict=True)], page))
         _path = self.validatepath(path)
         with fs_errors(path, directory=True):
-            found = self._overlay.scan(_path)
+            found = self._overlay.scan(_path, numbers=not _NUMBERS.isdisjoint(wanted))
         if wanted <= LAZY and "link" not in wanted:
             return iter(_page([LazyInfo(name, st, namespaces) for name, st in found], page))
         return self._infos(_path, _page(found, page), wanted)
@@ -559,9 +563,7 @@ class OverlayFS(TreeFS):
                 top = None if upper is None else _open_upper(upper, workdir, marks)
                 _close_with(opened, upper, top)
                 memory = Memory(cache_names, cache_bytes, detect=_detects(lower))
-                overlay = Overlay.mount(
-                    layers[: len(lowers)], top, options, memory, data_only=layers[len(lowers) :]
-                )
+                overlay = Overlay.mount(layers[: len(lowers)], top, options, memory, data_only=layers[len(lowers) :])
             except OSError as error:
                 raise MountFailed(error) from error
             self._opened = _closing(opened.pop_all(), [upper, workdir] if close_layers else ())
