@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from overlayvfs import __version__
-from overlayvfs.cli import demo, shell
+from overlayvfs.cli import bench, demo, shell
 
-COMMANDS = (demo, shell)
+COMMANDS = (demo, shell, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
