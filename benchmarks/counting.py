@@ -30,10 +30,10 @@ class CountingLayer:
         """What the layer can keep."""
         return self.inner.capabilities
 
-    def clone(self, src: Handle, dst: Handle, size: int) -> bool:
+    def clone(self, src: Handle, dst: Handle, size: int, *more: Any) -> bool:
         """Pass on what the handles stand for: a layer knows its own."""
         self.calls["clone"] += 1
-        shared: bool = self.inner.clone(_unwrapped(src), _unwrapped(dst), size)
+        shared: bool = self.inner.clone(_unwrapped(src), _unwrapped(dst), size, *more)
         return shared
 
     def snapshot(self) -> "CountingLayer":

@@ -21,13 +21,17 @@ def run(lab: Lab) -> None:
 
 
 def opening(lab: Lab) -> None:
-    """Opening a stack touches no tree, and asks each layer for its name and place a few times only."""
+    """Opening a stack touches no tree, and asks each layer for its name and place a few times only.
+
+    One look into the upper's work directory tells whether the mount before may be relied on ("volatile").
+    """
     for depth in (DEPTH, 10 * DEPTH):
         lowers = stack(depth)
         upper = counting_upper()
         overlayvfs.OverlayFS(lowers, upper)
         lab.count(f"opening {depth} layers, calls a layer", max(layer.calls.total() for layer in lowers), 6)
-        lab.count(f"opening {depth} layers, trees touched", asked([*lowers, upper]), 0)
+        lab.count(f"opening {depth} layers, calls in trees of lowers", asked(lowers), 0)
+        lab.count(f"opening {depth} layers, calls in the upper", asked([upper]), 1)
 
 
 def second_lookup(lab: Lab) -> None:
@@ -91,7 +95,7 @@ def second_write(lab: Lab) -> None:
 
 
 def forking(lab: Lab) -> None:
-    """A fork asks a memory upper for a snapshot and nothing else, whatever it holds."""
+    """A fork asks a memory upper for two snapshots, its own and one to merge from, and nothing else."""
     lowers, upper = stack(DEPTH), counting_upper()
     ofs = overlayvfs.OverlayFS(lowers, upper)
     for path in FILES:
@@ -99,7 +103,7 @@ def forking(lab: Lab) -> None:
     asked([*lowers, upper])
     child = ofs.fork()
     calls = upper.taken()
-    lab.count("fork, snapshots of the upper", calls.pop("snapshot"), 1)
+    lab.count("fork, snapshots of the upper", calls.pop("snapshot"), 2)
     lab.count("fork, other calls", calls.total() + asked(lowers), 0)
     assert all(child.readbytes(path) == data + b"!" for path, data in FILES.items())
 
