@@ -118,7 +118,7 @@ def anonymous_dev() -> int:
 
 
 def is_whiteout(st: Stat) -> bool:
-    """Tell whether `st` is a whiteout: a character device 0/0 of any mode (overlayfs.rst, "whiteouts and opaque directories")."""
+    """Tell whether `st` is a whiteout: a device 0/0 of any mode (overlayfs.rst, "whiteouts and opaque directories")."""
     return st.st_rdev == 0 and stat.S_ISCHR(st.st_mode)
 
 
