@@ -40,7 +40,7 @@ class MarkNames:
         return name.startswith(self.prefix) and not name.startswith(self.prefix + "overlay.")
 
     def escape(self, name: str) -> str:
-        """Return how a caller's `overlay.X` is stored: `overlay.overlay.X` (overlayfs.rst, "Nesting overlayfs mounts")."""
+        """Return how a caller's `overlay.X` is stored: `overlay.overlay.X` ("Nesting overlayfs mounts")."""
         return self.prefix + "overlay." + name[len(self.prefix) :] if name.startswith(self.prefix) else name
 
     def unescape(self, name: str) -> str | None:
