@@ -11,7 +11,7 @@ from overlayvfs import MemoryFS, OverlayFS
 from overlayvfs.faces.errors import CommitConflict
 from overlayvfs.testing.hostos import HostOs
 from overlayvfs.testing.snapshots import Snapshot, capture
-from overlayvfs.testing.trees import OLD, build, file, hardlink, symlink
+from overlayvfs.testing.trees import OLD, build, directory, file, hardlink, symlink
 
 LOWER = {
     "/a": "lower",
@@ -282,6 +282,49 @@ def test_commit_over_a_whiteout_of_the_top_lower_shows_nothing_from_below():
     ofs.writetext("/d/new", "new")
     ofs.commit(top)
     assert text(ofs) == text(OverlayFS([top, bottom])) == {"/d/new": "new"}
+
+
+def test_commit_into_the_top_lower_makes_the_directories_it_has_not():
+    top, bottom = layer({"/a": "top"}), layer({"/d/": directory(mode=0o750), "/d/e/f": "bottom", "/d/e/g": "bottom"})
+    ofs = OverlayFS([top, bottom], MemoryFS())
+    ofs.writetext("/d/e/f", "changed")
+    ofs.remove("/d/e/g")
+    ofs.commit(top)
+    assert text(ofs) == text(OverlayFS([top, bottom])) == {"/a": "top", "/d/e/f": "changed"}
+    assert top.os.stat("/d").st_mode & 0o777 == 0o750
+
+
+def test_commit_into_the_top_lower_keeps_its_marks():
+    top, bottom = layer({"/d/": directory(opaque=True), "/d/f": "top"}), layer({"/d/hidden": "bottom"})
+    ofs = OverlayFS([top, bottom], MemoryFS())
+    ofs.os.chmod("/d", 0o700)
+    ofs.os.setxattr("/d", "user.k", b"v")
+    ofs.commit(top)
+    assert text(ofs) == text(OverlayFS([top, bottom])) == {"/d/f": "top"}
+    assert sorted(top.os.listxattr("/d")) == ["user.k", "user.overlay.opaque"]
+
+
+def test_directory_over_a_file_of_the_top_lower_shows_nothing_from_below_it():
+    top, bottom = layer({"/d": "a file"}), layer({"/d/hidden": "bottom"})
+    ofs = OverlayFS([top, bottom], MemoryFS())
+    ofs.remove("/d")
+    ofs.makedir("/d")
+    ofs.commit(top)
+    assert text(ofs) == text(OverlayFS([top, bottom])) == {}
+
+
+def test_symlink_where_the_other_has_a_directory_leads_nowhere():
+    lower = layer({"/d/f": "lower", "/e/f": "other"})
+    ofs, dst = OverlayFS([lower], MemoryFS()), layer({"/d/f": "lower", "/e/f": "other"})
+    ofs.removetree("/d")
+    ofs.os.symlink("e", "/d")
+    ofs.commit(dst)
+    assert shown(dst) == shown(ofs)
+    back = OverlayFS([lower], MemoryFS())
+    back.writetext("/d/f", "changed")
+    with pytest.raises(CommitConflict):
+        back.commit(dst)
+    assert dst.readtext("/e/f") == "other"
 
 
 def test_commit_into_a_lower_that_another_hides_is_a_conflict():

@@ -1,7 +1,7 @@
 """Commits of random changes into memory, a host directory and a plain file system, failing at each of their calls."""
 
 import pytest
-from commit_trials import KINDS, Failing, Trial
+from commit_trials import KINDS, Failing, Trial, comparable
 from fs.errors import FSError
 
 from overlayvfs import OverlayFS
@@ -22,6 +22,23 @@ def check_commit(kind: str, seed: int) -> int:
         assert differences(trial.merged(), trial.shown()) == [], f"{kind}, seed {seed}"
         return changes
     finally:
+        trial.close()
+
+
+def check_lower(seed: int) -> None:
+    """Commit into the top lower; the merged tree stays what it is, and is the lowers' own from then on."""
+    trial = Trial("memory", seed)
+    try:
+        merged = trial.merged()
+        trial.ofs.commit(trial.box._layers[0])
+        assert differences(merged, trial.merged()) == [], f"seed {seed}"
+        assert trial.ofs.changes(content=True) == [], f"seed {seed}"
+        trial.ofs.close()
+        lowers = OverlayFS(trial.box._layers, userxattr=False)
+        assert differences(merged, comparable(lowers._overlay, "memory", renamed=trial.renames)) == [], f"seed {seed}"
+    finally:
+        # The box would complain that a lower changed.
+        trial.box._stack = None
         trial.close()
 
 
@@ -62,6 +79,11 @@ def test_target_equals_the_merged_tree(kind: str):
     changes = sum(check_commit(kind, seed) for seed in SEEDS)
     # Commits of nothing prove nothing.
     assert changes > 60
+
+
+def test_commit_into_the_top_lower_changes_nothing_that_shows():
+    for seed in range(40):
+        check_lower(seed)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])

@@ -93,6 +93,14 @@ def where(mnt: Mount, path: str) -> Where:
     return _Finding(mnt, parent, name, dentry).where()
 
 
+def shown_by_lowers(mnt: Mount, path: str) -> tuple[int, ...]:
+    """Return the numbers of the lowers that show what is at a plain path without the upper."""
+    found = _lowers_have(mnt, path.rstrip("/"))
+    if isinstance(found, LowerDir):
+        return tuple(number for number, _ in found.parts)
+    return () if found is None else (found.layer,)
+
+
 def _below_nothing(mnt: Mount, path: str) -> Where:
     """Tell about a path below something that is no directory, or is not there."""
     above = where(mnt, path.rstrip("/").rpartition("/")[0] or "/")

@@ -69,7 +69,7 @@ def commit(
             if not dry_run:
                 changed = {one.path for one in every}
                 unchanged = [one for one in source.touched() if one not in changed and is_selected(one, paths)]
-                apply(source, target, differing, unchanged, progress)
+                apply(source, base, target, differing, unchanged, progress)
         finally:
             base.close()
         if target.number and not dry_run:
@@ -95,13 +95,14 @@ def related(path: str, root: str) -> bool:
 
 def apply(
     source: Overlay,
+    base: Overlay,
     target: Target,
     changes: Sequence[Change],
     unchanged: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> None:
     """Make the target equal `source` at the changed paths, as one change. CommitInterrupted."""
-    plan = make_plan(source, target, changes, unchanged)
+    plan = make_plan(source, base, target, changes, unchanged)
     if not plan.steps and not plan.wanted:
         return
     journal = Journal.begin(source, target, plan, source.marks.opaque)
@@ -156,7 +157,7 @@ def discard(source: Overlay, paths: Collection[str] | None = None) -> None:
                 if not _dropped(source, path):
                     # The directory it is in hides what the lowers have at its path: that is copied back.
                     back = selected(base.changes(source, content=True, directory_times=True), [path])
-                    apply(base, Target(source), back)
+                    apply(base, source, Target(source), back)
         finally:
             base.close()
 

@@ -133,7 +133,8 @@ def _stage(source: Overlay, tree: Overlay, plan: Plan, step: Step) -> None:
     if step.number in plan.links and tree.hard_links:
         tree.link(f"{STAGE}/new/{plan.links[step.number]}", new)
     elif step.number in plan.contents:
-        copy_object(source, plan.contents[step.number], tree, new)
+        path, attributes = plan.contents[step.number]
+        copy_object(source, path, tree, new, attributes)
     else:
         tree.mknod(new, stat.S_IFCHR, 0)
 

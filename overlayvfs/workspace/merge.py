@@ -9,8 +9,8 @@ from overlayvfs.engine.changes import Change
 from overlayvfs.engine.overlay import Overlay, held
 from overlayvfs.workspace.commit import ON_CONFLICT, CommitConflict, apply, related, settle
 from overlayvfs.workspace.journal import Journal
-from overlayvfs.workspace.plan import Conflict, alike, parents
-from overlayvfs.workspace.target import Target, look
+from overlayvfs.workspace.plan import Conflict, alike
+from overlayvfs.workspace.target import Target, look, parents
 from overlayvfs.workspace.transfer import attributes_of
 
 
@@ -45,7 +45,7 @@ def merge(parent: Overlay, fork: Overlay, *, on_conflict: str = "error") -> list
 
 def _apply_whole(parent: Overlay, fork: Overlay, changes: Sequence[Change]) -> None:
     try:
-        apply(fork, Target(parent), changes)
+        apply(fork, parent, Target(parent), changes)
     except OSError:
         journal = Journal.find(parent)
         if journal is not None:

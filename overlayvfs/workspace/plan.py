@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from overlayvfs.abi import O_NOFOLLOW, O_RDONLY, Stat
 from overlayvfs.engine.changes import Change
 from overlayvfs.engine.overlay import Overlay
-from overlayvfs.workspace.target import Target, look
+from overlayvfs.workspace.target import Target, look, parents
 from overlayvfs.workspace.transfer import Attributes, attributes_of, times_of
 
 _CHUNK = 1 << 20
@@ -42,8 +42,8 @@ class Plan:
     """All a commit does, in order: steps, and then the attributes of directories, the deepest first."""
 
     steps: list[Step] = field(default_factory=list)
-    contents: dict[int, str] = field(default_factory=dict)
-    """The source's path of what each "put" shows; a whiteout where there is none."""
+    contents: dict[int, tuple[str, Attributes]] = field(default_factory=dict)
+    """The source's path of what each "put" shows, and its attributes; a whiteout where there is none."""
     links: dict[int, int] = field(default_factory=dict)
     """Which "put" is a hard link of which earlier one."""
     wanted: dict[str, Attributes] = field(default_factory=dict)
@@ -72,15 +72,6 @@ def is_selected(path: str, paths: Iterable[str] | None) -> bool:
     return any(path == root or path.startswith(root + "/") for root in roots)
 
 
-def parents(path: str) -> list[str]:
-    """Return the directories a path is in, the root last."""
-    found = []
-    while path != "/":
-        path = path.rpartition("/")[0] or "/"
-        found.append(path)
-    return found
-
-
 def conflicts(source: Overlay, base: Overlay, target: Target, changes: Sequence[Change]) -> list[Conflict]:
     """Return the changed paths at which the target is neither what the source changed nor what it made of it."""
     found = []
@@ -97,6 +88,9 @@ def _conflict(source: Overlay, base: Overlay, target: Target, change: Change, ch
     if hidden:
         return f"lower {hidden} hides it"
     here, old = target.find(path), look(base, path)
+    if old is not None and target.number and target.number not in source.shown_by_lowers(path):
+        # A lower below has it: this one has nothing there.
+        old = None
     new = None if change.kind == "D" else look(source, path)
     if alike(target.tree, here, source, new, path):
         return ""
@@ -155,25 +149,29 @@ def _same_bytes(one: Overlay, other: Overlay, path: str) -> bool:
         left.close()
 
 
-def make_plan(source: Overlay, target: Target, changes: Sequence[Change], unchanged: Iterable[str]) -> Plan:
-    """Return what brings the changes about in the target.
+def make_plan(
+    source: Overlay, base: Overlay, target: Target, changes: Sequence[Change], unchanged: Iterable[str]
+) -> Plan:
+    """Return what brings the changes of `source` since `base` about in the target.
 
     `unchanged` are files that may be replaced by equal ones, where their hard links are others than in the target.
     """
-    return _Planner(source, target, changes, unchanged).plan
+    return _Planner(source, base, target, changes, unchanged).plan
 
 
 class _Planner:
     """One run of `make_plan`: removals from the deepest on, then what is new from the highest on."""
 
     def __init__(
-        self, source: Overlay, target: Target, changes: Sequence[Change], unchanged: Iterable[str]
+        self, source: Overlay, base: Overlay, target: Target, changes: Sequence[Change], unchanged: Iterable[str]
     ) -> None:
         self.plan = Plan()
         self._source = source
+        self._base = base
         self._target = target
         self._links: dict[tuple[int, int], int] = {}
         self._gone: set[str] = set()
+        self._made: set[str] = set()
         for change in sorted(changes, key=lambda one: one.path, reverse=True):
             self._make_room(change)
         new = {change.path: change.is_dir for change in changes if change.kind != "D"}
@@ -181,6 +179,7 @@ class _Planner:
             self._show(path, is_dir=new.get(path, False))
         for change in changes:
             if change.kind == "D" and self._shows_directory(change.path) and target.shows_below(change.path):
+                self._make_parents(change.path)
                 self._put(change.path, None)
         self._directories(changes)
 
@@ -194,9 +193,6 @@ class _Planner:
             return
         if change.kind != "D" and not change.is_dir and not is_dir:
             return
-        if change.is_dir and self._target.find(change.path) is None:
-            # The whiteout that goes hid what is below the target: the directory must from now on.
-            self.plan.opaque.add(change.path)
         self._remove(change.path, st)
 
     def _remove(self, path: str, st: Stat) -> None:
@@ -214,10 +210,32 @@ class _Planner:
         self._gone.add(path)
 
     def _show(self, path: str, *, is_dir: bool) -> None:
+        self._make_parents(path)
         if not is_dir:
             self._put(path, path)
-        elif path in self._gone or self._target.look(path) is None:
-            self.plan.steps.append(Step("mkdir", path))
+        elif self._is_missing(path):
+            self._mkdir(path)
+
+    def _make_parents(self, path: str) -> None:
+        """Make the directories a path is in that only lowers below the target have."""
+        for parent in reversed(parents(path)):
+            if self._target.number and parent != "/" and self._is_missing(parent):
+                self._mkdir(parent)
+
+    def _mkdir(self, path: str) -> None:
+        self._made.add(path)
+        self.plan.steps.append(Step("mkdir", path))
+        old = self._source.shown_by_lowers(path)
+        if self._target.shows_below(path) and (not old or not self._base_has_directory(path)):
+            # What a lower below has there did not show, and is not to.
+            self.plan.opaque.add(path)
+
+    def _base_has_directory(self, path: str) -> bool:
+        st = look(self._base, path)
+        return st is not None and stat.S_ISDIR(st.st_mode)
+
+    def _is_missing(self, path: str) -> bool:
+        return path not in self._made and (path in self._gone or self._target.look(path) is None)
 
     def _put(self, path: str, content: str | None) -> None:
         number = self._next()
@@ -225,12 +243,21 @@ class _Planner:
         self.plan.steps.append(Step("put", path, number, replaces))
         if content is None:
             return
-        self.plan.contents[number] = content
         st = self._source.stat(content, follow=False)
+        self.plan.contents[number] = (content, self._attributes(content, st))
         if st.st_nlink > 1:
             first = self._links.setdefault((st.st_dev, st.st_ino), number)
             if first != number:
                 self.plan.links[number] = first
+
+    def _attributes(self, path: str, st: Stat) -> Attributes:
+        """Return what an object of the source has, as the target spells it."""
+        wanted = attributes_of(self._source, path, st)
+        marks = self._target.marks
+        if marks is not None:
+            wanted["xattrs"] = {marks.escape(name): value for name, value in wanted["xattrs"].items()}
+            wanted["keep"] = marks.prefix
+        return wanted
 
     def _next(self) -> int:
         return len(self.plan.steps)
@@ -248,21 +275,25 @@ class _Planner:
 
     def _is_relinked(self, path: str, st: Stat, groups: set[tuple[int, int]]) -> bool:
         here = self._target.find(path)
-        if here is None or stat.S_ISDIR(here.st_mode):
+        if here is None:
+            # A file of a lower below the target, whose links the target gets or is to part it from.
+            old = look(self._base, path) if self._target.number else None
+            return old is not None and ((st.st_dev, st.st_ino) in groups if st.st_nlink > 1 else old.st_nlink > 1)
+        if stat.S_ISDIR(here.st_mode):
             return False
         others = (st.st_dev, st.st_ino) in groups if st.st_nlink > 1 else here.st_nlink > 1
         return others and alike(self._target.tree, here, self._source, st, path)
 
     def _directories(self, changes: Sequence[Change]) -> None:
         """Set the attributes of changed directories, and the times of those in which a name changed."""
-        changed = {change.path for change in changes if change.is_dir and change.kind != "D"}
+        changed = {change.path for change in changes if change.is_dir and change.kind != "D"} | self._made
         stepped = {step.path.rpartition("/")[0] or "/" for step in self.plan.steps}
         for path in sorted(changed | stepped, reverse=True):
             st = look(self._source, path)
             if st is None or not stat.S_ISDIR(st.st_mode):
                 continue
             whole = path in changed and path != "/"
-            self.plan.wanted[path] = attributes_of(self._source, path, st) if whole else times_of(st)
+            self.plan.wanted[path] = self._attributes(path, st) if whole else times_of(st)
             here = self._target.look(path)
             if here is not None and stat.S_ISDIR(here.st_mode):
                 self.plan.before[path] = attributes_of(self._target.tree, path, here)

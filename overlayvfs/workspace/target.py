@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from overlayvfs.abi import Stat
 from overlayvfs.engine.overlay import Overlay
 from overlayvfs.layers.base import Layer, UpperLayer
+from overlayvfs.marks import MarkNames
 
 STAGE = "/.overlayvfs-commit"
 """Where a commit prepares what is new, puts aside what was there and keeps its journal."""
@@ -21,6 +22,8 @@ class Target:
     tree: Overlay
     number: int = 0
     """Which of the source's lowers this is; 0 is none of them."""
+    marks: MarkNames | None = None
+    """How the source's marks are called, which this lower holds as attributes."""
     above: list[Layer] = field(default_factory=list)
     """The source's lowers above this one, which hide what they have."""
     below: list[Layer] = field(default_factory=list)
@@ -44,9 +47,22 @@ class Target:
         return next((number for number, layer in enumerate(self.above, 1) if _has(layer, path, whiteouts=True)), 0)
 
 
+def parents(path: str) -> list[str]:
+    """Return the directories a path is in, the root last."""
+    found = []
+    while path != "/":
+        path = path.rpartition("/")[0] or "/"
+        found.append(path)
+    return found
+
+
 def look(tree: Overlay, path: str) -> Stat | None:
-    """Return what is at a path, a symlink itself; None if nothing."""
+    """Return what is at a path, through no symlink; None if nothing."""
     try:
+        for parent in reversed(parents(path)[:-1]):
+            # The trees compared need not have a directory where the other has one.
+            if not stat.S_ISDIR(tree.stat(parent, follow=False).st_mode):
+                return None
         return tree.stat(path, follow=False)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -81,7 +97,10 @@ def layer_target(source: Overlay | None, layer: UpperLayer) -> Iterator[Target]:
     _prepare(layer)
     tree = Overlay.bare(layer)
     try:
-        yield Target(tree, number, lowers[: number - 1] if number else [], lowers[number:] if number else [])
+        if source is None or not number:
+            yield Target(tree)
+        else:
+            yield Target(tree, number, source.marks, lowers[: number - 1], lowers[number:])
     finally:
         tree.close()
         layer.release(keep_index=True)

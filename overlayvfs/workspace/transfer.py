@@ -14,14 +14,19 @@ from overlayvfs.engine.file import File
 from overlayvfs.engine.overlay import Overlay
 
 Attributes = dict[str, Any]
-"""What is set of an object beside its data, as JSON can hold it: mode, uid, gid, atime, mtime, xattrs (base64)."""
+"""What is set of an object beside its data, as JSON can hold it: mode, uid, gid, atime, mtime, xattrs (base64).
+
+`keep` is the prefix of extended attributes that stay though they are not among `xattrs`: the marks of a lower.
+"""
 
 _CHUNK = 1 << 20
 _DOES_NOT_FIT = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
 
-def copy_object(source: Overlay, path: str, target: Overlay, to: str) -> None:
-    """Make at the free name `to` what is at `path`, with all its attributes; a directory without what is in it.
+def copy_object(source: Overlay, path: str, target: Overlay, to: str, attributes: Attributes | None = None) -> None:
+    """Make at the free name `to` what is at `path`; a directory without what is in it.
+
+    It gets all attributes of what is at `path`, or those given.
 
     Raises:
         EPERM, EOPNOTSUPP: `target` can't hold an object of this kind.
@@ -37,7 +42,7 @@ def copy_object(source: Overlay, path: str, target: Overlay, to: str) -> None:
         target.symlink(source.readlink(path), to)
     else:
         target.mknod(to, st.st_mode, st.st_rdev)
-    set_attributes(target, to, attributes_of(source, path))
+    set_attributes(target, to, attributes_of(source, path) if attributes is None else attributes)
 
 
 def _copy_file(source: Overlay, path: str, target: Overlay, to: str, size: int) -> None:
@@ -89,6 +94,11 @@ def attributes_of(tree: Overlay, path: str, st: Stat | None = None) -> Attribute
     }
 
 
+def is_mark(name: str, prefix: str) -> bool:
+    """Tell whether an attribute is a mark of the namespace with this prefix; "" is none."""
+    return bool(prefix) and name.startswith(prefix) and not name.startswith(prefix + "overlay.")
+
+
 def times_of(st: Stat) -> Attributes:
     """Return an object's times alone."""
     return {"atime": st.st_atime_ns, "mtime": st.st_mtime_ns}
@@ -98,7 +108,7 @@ def set_attributes(tree: Overlay, path: str, wanted: Attributes) -> None:
     """Give an object these attributes, as far as the tree holds them; what is not named stays."""
     if "xattrs" in wanted:
         for name in tree.listxattr(path, follow=False):
-            if name not in wanted["xattrs"]:
+            if name not in wanted["xattrs"] and not is_mark(name, wanted.get("keep", "")):
                 _if_it_fits(tree.removexattr, path, name)
         for name, value in wanted["xattrs"].items():
             _if_it_fits(tree.setxattr, path, name, base64.b64decode(value))
