@@ -153,6 +153,20 @@ def test_a_path_leads_where_another_view_has_moved_its_directories(
         assert view.look("/a/d/g") is not None
 
 
+def test_a_reader_in_the_middle_of_a_move_learns_nothing_that_outlasts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = MemoryLayer()
+    fill(layer, {"/a/d/f": "old", "/x/f": "new"})
+    enter = inodes.Names.enter
+
+    def watched(names: inodes.Names, name: str, ino: int) -> None:
+        layer.look("/a/d/f")
+        enter(names, name, ino)
+
+    monkeypatch.setattr(inodes.Names, "enter", watched)
+    layer.rename("/x", "/a/d", RENAME_EXCHANGE)
+    assert read(layer, "/a/d/f") == b"new"
+
+
 def test_a_directory_made_where_another_was_is_the_one_that_is_written() -> None:
     layer = MemoryLayer()
     layer.mkdir("/d", 0o755, 0, 0)

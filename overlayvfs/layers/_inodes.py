@@ -202,7 +202,7 @@ class Superblock:
     a fork leaves them behind, as it does all open files.
 
     `blocks_used` (pages) is kept by whoever changes a content; `opens` counts the open handles of each inode, `moves`
-    how often a directory lost its path: until it grows, what a path leads to is a directory's known inode number.
+    how often a directory lost its path, right after it did: until then a path leads to the inode it led to.
     """
 
     __slots__ = (
