@@ -4,7 +4,8 @@ import errno
 import os
 
 import pytest
-from fs.errors import FilesystemClosed, OperationFailed, PermissionDenied, ResourceLocked
+from commit_trials import Failing
+from fs.errors import FilesystemClosed, FSError, OperationFailed, PermissionDenied, ResourceLocked
 from fs.memoryfs import MemoryFS as PlainFS
 
 from overlayvfs import MemoryFS, OverlayFS
@@ -259,6 +260,55 @@ def test_commit_of_some_paths_into_a_lower_leaves_the_rest_in_the_upper():
     ofs.commit(lower, paths=["/a"])
     assert upper.listdir("/") == ["gone"]
     assert shown(ofs) == merged
+
+
+def test_what_is_skipped_stays_in_the_upper():
+    lower, upper = layer(), MemoryFS()
+    ofs = OverlayFS([lower], upper)
+    for path in ("/a", "/d/g", "/d/e/f"):
+        ofs.writetext(path, "changed")
+    ofs.os.chmod("/d", 0o700)
+    lower.writetext("/d/g", "behind its back")
+    ofs.commit(lower, on_conflict="skip")
+    assert text(upper) == {"/d/g": "changed"}
+    assert (ofs.readtext("/a"), lower.readtext("/d/e/f"), lower.readtext("/d/g")) == (
+        "changed",
+        "changed",
+        "behind its back",
+    )
+
+
+def test_root_among_paths_means_all():
+    lower, upper = layer(), MemoryFS()
+    ofs = OverlayFS([lower], upper)
+    ofs.writetext("/a", "changed")
+    ofs.commit(lower, paths=["/", "/d"])
+    ofs.writetext("/a", "again")
+    ofs.discard(["/"])
+    assert upper.listdir("/") == []
+    assert ofs.readtext("/a") == "changed"
+
+
+def test_commit_into_a_lower_that_failed_half_way_is_gone_on_with():
+    lower, upper = layer(), MemoryFS()
+    ofs = OverlayFS([lower], upper)
+    change_everything_plainly(ofs)
+    merged = shown(ofs)
+    failing = Failing()
+    failing.fail_at = 40
+    with pytest.raises(FSError):
+        ofs.commit(failing.wrapped(lower._overlayvfs_layer("")))
+    assert lower.exists("/.overlayvfs-commit/journal")
+    ofs.commit(lower)
+    assert shown(ofs) == shown(lower) == merged
+    assert upper.listdir("/") == []
+
+
+def change_everything_plainly(ofs: OverlayFS) -> None:
+    for number in range(6):
+        ofs.writetext(f"/n{number}", "new")
+    ofs.writetext("/a", "changed")
+    ofs.removetree("/gone")
 
 
 def test_commit_into_the_top_lower_hides_what_lies_below_it():

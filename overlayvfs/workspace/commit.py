@@ -59,13 +59,15 @@ def commit(
     """
     if on_conflict not in ON_CONFLICT:
         raise oserror(errno.EINVAL, reason=f"on_conflict={on_conflict!r}: choose one of {', '.join(ON_CONFLICT)}")
+    paths = _all_or(paths)
     with held(source, target.tree):
-        if not dry_run:
-            settle(target.tree, progress)
+        if not dry_run and settle(target.tree, progress) and target.number:
+            source.forget_lowers()
         base = source.view()
         try:
             every = source.changes(content=True, directory_times=True)
-            differing = settled_conflicts(source, base, target, selected(every, paths), on_conflict)
+            chosen = selected(every, paths)
+            differing = settled_conflicts(source, base, target, chosen, on_conflict)
             if not dry_run:
                 changed = {one.path for one in every}
                 unchanged = [one for one in source.touched() if one not in changed and is_selected(one, paths)]
@@ -73,7 +75,9 @@ def commit(
         finally:
             base.close()
         if target.number and not dry_run:
-            _leave_upper(source, paths)
+            # A directory that is committed has nothing below it that was skipped.
+            done = [one.path for one in differing if is_selected(one.path, paths)]
+            _leave_upper(source, paths if len(differing) == len(chosen) else done)
     return [one for one in differing if not (one.is_dir and one.what == ("times",))]
 
 
@@ -144,9 +148,9 @@ def discard(source: Overlay, paths: Collection[str] | None = None) -> None:
 
     Raises:
         EROFS: there is no upper.
-        EINVAL: one of `paths` is the root, given among paths.
 
     """
+    paths = _all_or(paths)
     if paths is None:
         source.empty()
         return
@@ -178,6 +182,11 @@ def _leave_upper(source: Overlay, paths: Collection[str] | None) -> None:
     source.forget_lowers()
     for path in _topmost(paths):
         _dropped(source, path)
+
+
+def _all_or(paths: Collection[str] | None) -> Collection[str] | None:
+    """Return the paths, None if they mean all."""
+    return None if paths is None or any(not path.strip("/") for path in paths) else paths
 
 
 def _topmost(paths: Collection[str]) -> list[str]:
