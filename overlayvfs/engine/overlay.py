@@ -20,7 +20,7 @@ from overlayvfs.abi import (
     StatVfs,
     oserror,
 )
-from overlayvfs.engine import attr, create, remove, xattr
+from overlayvfs.engine import attr, create, remove, restore, xattr
 from overlayvfs.engine import fork as forking
 from overlayvfs.engine import rename as renaming
 from overlayvfs.engine.changes import Change, compare, locked, touched
@@ -211,9 +211,9 @@ class Overlay:
             return forking.checkpoint(mnt)
 
     def rollback(self, to: Checkpoint) -> None:
-        """Make this overlay what it was at a checkpoint; see engine.fork for errnos and what open files see."""
+        """Make this overlay what it was at a checkpoint; see engine.restore for errnos and what open files see."""
         with _Change(self._mnt, "rollback", "/") as mnt:
-            forking.rollback(mnt, to)
+            restore.rollback(mnt, to)
 
     def view(self, since: "Checkpoint | Overlay | None" = None) -> "Overlay":
         """Return what this overlay is compared with, to read it: its lowers alone, a checkpoint, a fork. EINVAL."""
@@ -257,7 +257,7 @@ class Overlay:
     def forget_lowers(self) -> None:
         """Look everything up anew: a lower was changed with this overlay's knowledge."""
         with _Verb(self._mnt, "/") as mnt:
-            forking.forget_lowers(mnt)
+            restore.forget_lowers(mnt)
 
     def where(self, path: str) -> Where:
         """Tell which layer shows `path` (a symlink itself) and why, or why nothing does; errnos as engine.where."""
@@ -277,12 +277,12 @@ class Overlay:
     def drop(self, path: str) -> bool:
         """Let the lowers show again what they have at `path`, with all below; False where the parent hides them."""
         with _Change(self._mnt, "discard", path) as mnt:
-            return forking.drop(mnt, find_parent(mnt, path))
+            return restore.drop(mnt, find_parent(mnt, path))
 
     def empty(self) -> None:
         """Remove everything from the upper but its root's attributes, and look everything up anew, the lowers too."""
         with _Change(self._mnt, "discard", "/") as mnt:
-            forking.empty(mnt)
+            restore.empty(mnt)
 
     def lower_of(self, layer: Layer) -> int:
         """Return which lower `layer` is, 1 being the highest; 0 if it is none.
