@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n auto
 
-.PHONY: help demo check test lint kernel matrix clean
+.PHONY: help demo check test lint kernel matrix fs-next clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(VENV)/installed  ## overlayvfs demo
 	$(BIN)/overlayvfs demo
@@ -26,6 +26,9 @@ kernel: $(VENV)/installed  ## what asks a real overlayfs mount, slow tests inclu
 
 matrix:  ## the tests without the slow ones on every Python from 3.11 on that is here
 	.ci/matrix
+
+fs-next:  ## the same tests with fs-next in place of fs
+	.ci/fs-next
 
 clean:  ## remove virtual environments and caches
 	rm -rf .venv* build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
