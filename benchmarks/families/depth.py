@@ -19,6 +19,9 @@ JUDGED = 1, 128, 512
 KINDS = "memory", "host", "fs.memoryfs", "tar"
 
 FILES = trees.spread(100, 10)
+ROUNDS_TO_DRAW = 11
+"""A line on a logarithmic axis needs no more."""
+
 SAMPLE = 2
 """How many paths contenders are given that ask every layer each time."""
 
@@ -77,7 +80,7 @@ def draw(lab: Lab, layers: Layers) -> None:
         ("warm exists", entrants.warm(model, lambda tree: tree.exists, os.path.exists)),
         ("first exists of a name", entrants.cold(model)),
     ):
-        result = lab.race(f"depth: {title}, at every depth", "call", contenders)
+        result = lab.race(f"depth: {title}, at every depth", "call", contenders, most=ROUNDS_TO_DRAW)
         curve: dict[str, list[tuple[int, float]]] = {}
         for name, times in result.times.items():
             who, _, depth = name.rpartition(", ")

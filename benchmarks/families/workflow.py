@@ -22,7 +22,7 @@ SANDFS = "sandfs DirSource"
 COPIES = "full copies"
 
 ATTEMPTS = 8
-ROUNDS = 3
+ROUNDS = 2
 """An attempt takes whole seconds where everything is copied; no more precision is needed."""
 
 NEEDLE = b"needle"
