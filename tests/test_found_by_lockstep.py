@@ -206,3 +206,13 @@ def test_a_dangling_symlink_made_over_a_whiteout_is_just_a_symlink(box):
     assert (removed.error, made.error) == (None, None)
     assert box.tree() == {"/f": symlink("nowhere")}
     assert box.upper_tree() == {"/f": symlink("nowhere")}
+
+
+def test_listing_what_is_no_directory_is_enotdir_even_through_o_path(box):
+    box.lower({"/f": "x", "/d/": DIR})
+    fd = box.os.open("/f", os.O_PATH)
+    with raises_errno(errno.ENOTDIR):
+        box.os.listdir(fd)
+    fd = box.os.open("/d", os.O_PATH)
+    with raises_errno(errno.EBADF):
+        box.os.listdir(fd)

@@ -172,8 +172,18 @@ class File:
             resize(self._mnt, self.inode.data, size)
 
     def listdir(self) -> list[Dirent]:
-        """Return the directory's names as they were at the first call since open or rewind. EBADF ENOTDIR."""
+        """Return the directory's names as they were at the first call since open or rewind.
+
+        Raises:
+            EBADF: closed.
+            ENOTDIR: no directory, asked by fdopendir(3) even of O_PATH.
+            EBADF: O_PATH.
+
+        """
         with self._mnt.lock:
+            self._check_not_closed()
+            if not self.dentry.is_dir:
+                raise oserror(errno.ENOTDIR)
             self._check_open()
             if self._listing is None:
                 self._listing = list_dir(self._mnt, self.dentry)
