@@ -25,9 +25,9 @@ LENGTH = 50
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("body", BODIES)
-def test_forks_of_fixed_seeds_equal_the_kernel(oracle: Kernel, body: str, profile: str):
-    compared = sum(run_family(oracle, BODIES[body], PROFILES[profile], seed, LENGTH) for seed in range(12))
+@pytest.mark.parametrize("on", BODIES)
+def test_forks_of_fixed_seeds_equal_the_kernel(oracle: Kernel, on: str, profile: str):
+    compared = sum(run_family(oracle, BODIES[on], PROFILES[profile], seed, LENGTH) for seed in range(12))
     # A family of one proves nothing about forks.
     assert compared > 36
 

@@ -1,4 +1,4 @@
-"""Forks and checkpoints: one overlay from now on two. (restore.py goes back to one of them.)
+"""Forks and checkpoints: one overlay from now on two (restore.py goes back to one of them).
 
 A fork is not observable: it has the parent's lowers and all that is known of them, an upper of its own that equals
 the parent's, and the same device and inode numbers. Linux has no such thing; a fork is what the kernel would have
