@@ -216,3 +216,26 @@ def test_listing_what_is_no_directory_is_enotdir_even_through_o_path(box):
     fd = box.os.open("/d", os.O_PATH)
     with raises_errno(errno.EBADF):
         box.os.listdir(fd)
+
+
+@pytest.mark.parametrize("change", [None, "create", "chmod"])
+def test_names_that_could_not_be_looked_up_stay_out_while_a_descriptor_keeps_the_listing(box, change):
+    box.lower({"/d/": directory(redirect="..")})
+    box.lower({"/f": "x", "/z/": directory(redirect="..")})
+    box.lower({})
+    box.mount(separate=True)
+    fd = box.os.open("/", os.O_RDONLY)
+    with raises_errno(errno.EACCES):
+        box.os.listdir(fd)
+    if change == "create":
+        box.write("/new", b"")
+        with raises_errno(errno.EACCES):
+            box.os.listdir("/")
+    else:
+        if change == "chmod":
+            box.os.chmod("/f", 0o600)
+        assert box.os.listdir("/") == ["f"]
+        assert box.os.listdir(fd) == ["f"]
+    box.os.close(fd)
+    with raises_errno(errno.EACCES):
+        box.os.listdir("/")

@@ -29,6 +29,7 @@ from overlayvfs.engine.copy_up import copy_up
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.inode import Inode, attributes, mapped, real
 from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.namecache import LeftOut
 from overlayvfs.engine.permission import (
     check_chmod,
     check_chown,
@@ -42,7 +43,7 @@ from overlayvfs.layers.base import Handle, Torn
 class File:
     """An open file description: what dup(2) shares. Regular files have an inode, all else goes by its dentry."""
 
-    __slots__ = ("__weakref__", "_listing", "_mnt", "closed", "dentry", "flags", "inode", "position")
+    __slots__ = ("__weakref__", "_left_out", "_listing", "_mnt", "closed", "dentry", "flags", "inode", "position")
 
     def __init__(self, mnt: Mount, dentry: Dentry, flags: int, inode: Inode | None) -> None:
         self._mnt = mnt
@@ -52,6 +53,7 @@ class File:
         self.position = 0
         self.closed = False
         self._listing: list[Dirent] | None = None
+        self._left_out: LeftOut | None = None
         dentry.pins += 1
         if inode is None:
             dentry.descriptors += 1
@@ -69,6 +71,7 @@ class File:
             if self.inode is not None:
                 self.inode.release()
                 return
+            self._keep(None)
             self.dentry.descriptors -= 1
             if self.dentry.descriptors == 0 and self.dentry.ghost is not None:
                 self.dentry.ghost.close()
@@ -186,8 +189,23 @@ class File:
                 raise oserror(errno.ENOTDIR)
             self._check_open()
             if self._listing is None:
-                self._listing = list_dir(self._mnt, self.dentry)
+                self._listing = self._list()
             return self._listing
+
+    def _list(self) -> list[Dirent]:
+        left_out = self._mnt.names.left_out.get(self.dentry) or LeftOut()
+        try:
+            return list_dir(self._mnt, self.dentry, left_out)
+        finally:
+            self._keep(left_out if left_out.names else None)
+
+    def _keep(self, left_out: LeftOut | None) -> None:
+        names = self._mnt.names
+        if left_out is not None:
+            names.keep(self.dentry, left_out)
+        if self._left_out is not None:
+            names.release(self.dentry, self._left_out)
+        self._left_out = left_out
 
     def stat(self) -> Stat:
         """Return the object's attributes, also after its name went. EBADF."""

@@ -20,14 +20,27 @@ NAMES_MAX: Final = 1 << 18
 """How many names are remembered unless the overlay is told otherwise."""
 
 
+class LeftOut:
+    """Names a listing could not look up: listings that share it do without (is_whiteout of struct ovl_cache_entry)."""
+
+    __slots__ = ("keepers", "names")
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.keepers = 0
+        """Open descriptors with such a listing."""
+
+
 class NameCache:
     """What is known of plain paths, at most `names_max` of them."""
 
-    __slots__ = ("names_max", "paths")
+    __slots__ = ("left_out", "names_max", "paths")
 
     def __init__(self, names_max: int) -> None:
         self.names_max = names_max
         self.paths: dict[str, Dentry | None] = {}
+        self.left_out: dict[Dentry, LeftOut] = {}
+        """What was left out of a directory's listing, while a descriptor keeps that."""
 
     def learn(self, path: str, dentry: Dentry | None) -> None:
         """Keep an answer; when there are too many, all go."""
@@ -42,10 +55,23 @@ class NameCache:
         if self.paths:
             self.paths = {}
 
+    def keep(self, directory: Dentry, left_out: LeftOut) -> None:
+        """Let all listings of a directory do without these names, until `release` or a change of its names."""
+        left_out.keepers += 1
+        self.left_out[directory] = left_out
+
+    def release(self, directory: Dentry, left_out: LeftOut) -> None:
+        """Let go of what was kept: with the last keeper it is forgotten."""
+        left_out.keepers -= 1
+        if left_out.keepers == 0 and self.left_out.get(directory) is left_out:
+            del self.left_out[directory]
+
     def changed(self, dentry: Dentry) -> None:
         """Forget what was known of a name that came or went."""
         if dentry.parent is not None:
             dentry.parent.listing = None
+            if self.left_out:
+                self.left_out.pop(dentry.parent, None)
         if stat.S_ISLNK(dentry.kind):
             # Paths that led nowhere may lead somewhere through it.
             self.flush()

@@ -12,6 +12,7 @@ from overlayvfs.engine.inode import attributes, map_numbers, remember
 from overlayvfs.engine.lookup import lookup
 from overlayvfs.engine.lowers import LowerDir, get_mark
 from overlayvfs.engine.mount import Mount
+from overlayvfs.engine.namecache import LeftOut
 from overlayvfs.layers.base import Layer
 
 Place = tuple[int, str]
@@ -21,8 +22,10 @@ Entry = tuple[int, Dirent]
 """A name and the number of the layer that shows it."""
 
 
-def list_dir(mnt: Mount, dentry: Dentry) -> list[Dirent]:
+def list_dir(mnt: Mount, dentry: Dentry, left_out: LeftOut | None = None) -> list[Dirent]:
     """Return the names a directory shows, in the kernel's order, without `.` and `..`.
+
+    Names `left_out` before do not show; those that can't be looked up are added to them.
 
     Raises:
         ENOTDIR: it is no directory.
@@ -39,7 +42,9 @@ def list_dir(mnt: Mount, dentry: Dentry) -> list[Dirent]:
     impure = _is_impure(mnt, dentry)
     if len(places) == 1 and not dentry.is_merged:
         return [_real_entry(mnt, dentry, number, entry, impure=impure) for number, entry in merged]
-    return _numbered(mnt, dentry, merged, remapped=mnt.numbers.bits > 0, impure=impure)
+    if left_out is None:
+        left_out = mnt.names.left_out.get(dentry) or LeftOut()
+    return _numbered(mnt, dentry, merged, left_out, remapped=mnt.numbers.bits > 0, impure=impure)
 
 
 def listing(mnt: Mount, dentry: Dentry) -> Listing:
@@ -161,7 +166,9 @@ def _real_entry(mnt: Mount, parent: Dentry, number: int, entry: Dirent, *, impur
     return entry._replace(d_ino=attributes(mnt, dentry).st_ino)
 
 
-def _numbered(mnt: Mount, parent: Dentry, entries: list[Entry], *, remapped: bool, impure: bool) -> list[Dirent]:
+def _numbered(
+    mnt: Mount, parent: Dentry, entries: list[Entry], left_out: LeftOut, *, remapped: bool, impure: bool
+) -> list[Dirent]:
     """Return entries of a merged directory with the numbers lstat shows (ovl_iterate_merged, ovl_cache_update).
 
     Raises:
@@ -173,6 +180,8 @@ def _numbered(mnt: Mount, parent: Dentry, entries: list[Entry], *, remapped: boo
     # "." and ".." come before all others.
     returned_some = True
     for number, entry in entries:
+        if entry.d_name in left_out.names:
+            continue
         if not (remapped or (impure and number == 0)):
             shown.append(entry._replace(d_ino=map_numbers(mnt, number, entry.d_ino)[1]))
             returned_some = True
@@ -180,6 +189,7 @@ def _numbered(mnt: Mount, parent: Dentry, entries: list[Entry], *, remapped: boo
         try:
             dentry = lookup(mnt, parent, entry.d_name)
         except OSError:
+            left_out.names.add(entry.d_name)
             if not returned_some:
                 raise
             returned_some = False
