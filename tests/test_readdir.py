@@ -49,6 +49,21 @@ def test_entries_of_a_listing_follow_symlinks_inside_the_tree_when_asked(box):
     assert kinds == {"sd": True, "sf": False, "no": False}
 
 
+@pytest.mark.parametrize("opened_before_the_copy_up", [False, True])
+def test_positions_in_a_merged_directory_count_names_after_the_dots(box, opened_before_the_copy_up):
+    box.lower({"/d/a": "", "/d/b": "", "/d/c": ""})
+    if not opened_before_the_copy_up:
+        box.os.chmod("/d", 0o700)
+    fd = box.os.open("/d", os.O_RDONLY | os.O_DIRECTORY)
+    box.os.chmod("/d/a", 0o600)
+    names = box.os.listdir(fd)
+    seen = []
+    for position in (0, 1, 2, 3, 4, 5, 5000):
+        box.os.lseek(fd, position, os.SEEK_SET)
+        seen.append(box.os.listdir(fd))
+    assert seen == [names, names, names, names[1:], names[2:], [], []]
+
+
 def test_a_descriptor_lists_what_is_there_at_each_rewind(box):
     arrange(box)
     fd = box.os.open("/d", os.O_RDONLY | os.O_DIRECTORY)

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from overlayvfs.abi import (
     O_ACCMODE,
@@ -38,6 +39,9 @@ from overlayvfs.engine.permission import (
 )
 from overlayvfs.engine.readdir import list_dir
 from overlayvfs.layers.base import Handle, Torn
+
+_DOTS: Final = 2
+"""How many names come before all others: "." and ".."."""
 
 
 class File:
@@ -175,7 +179,10 @@ class File:
             resize(self._mnt, self.inode.data, size)
 
     def listdir(self) -> list[Dirent]:
-        """Return the directory's names as they were at the first call since open or rewind.
+        """Return the directory's names from the position on, as they were at the first call since open or rewind.
+
+        In a merged directory positions count names, "." and ".." included. In one of a single layer they are that
+        layer's own affair, and none but the beginning is known here.
 
         Raises:
             EBADF: closed.
@@ -190,7 +197,7 @@ class File:
             self._check_open()
             if self._listing is None:
                 self._listing = self._list()
-            return self._listing
+            return self._listing[max(self.position - _DOTS, 0) :] if self.dentry.is_merged else self._listing
 
     def _list(self) -> list[Dirent]:
         left_out = self._mnt.names.left_out.get(self.dentry) or LeftOut()

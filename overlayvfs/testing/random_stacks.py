@@ -204,7 +204,7 @@ def without_unlisted_whiteouts(lowers: Sequence[Tree], upper: Tree) -> Tree:
 
 
 def _contributors(lowers: list[dict[str, Node]], upper: dict[str, Node], path: str) -> list[dict[str, Node]]:
-    """Return the lowers merged with the upper's directory at `path` (redirects left aside)."""
+    """Return the lowers merged with the upper's directory at `path`, as far as no redirect leads elsewhere."""
     if not path:
         return lowers
     if upper[path].marks.get("opaque") == b"y" or "redirect" in upper[path].marks:
@@ -217,7 +217,7 @@ def _contributors(lowers: list[dict[str, Node]], upper: dict[str, Node], path: s
         if not isinstance(node, Directory):
             break
         merged.append(nodes)
-        if node.marks.get("opaque") == b"y":
+        if node.marks.get("opaque") == b"y" or "redirect" in node.marks:
             break
     return merged
 

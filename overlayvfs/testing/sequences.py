@@ -268,9 +268,7 @@ class Operations:
         return self._open(self._existing("file"), otherwise)
 
     def _read(self) -> Op:
-        return self.on_slot(
-            self._descriptors.files(reads=True), os.O_RDONLY, "read", self._rng.choice((1, 10, 10_000))
-        )
+        return self.on_slot(self._descriptors.files(reads=True), os.O_RDONLY, "read", self._rng.choice((1, 10, 10_000)))
 
     def _pread(self) -> Op:
         return self.on_slot(self._descriptors.files(reads=True), os.O_RDONLY, "pread", 10_000, self._offset())
@@ -291,7 +289,11 @@ class Operations:
             return self.on_slot(
                 self._descriptors.files(), os.O_RDONLY, "lseek", 0, self._rng.choice((os.SEEK_DATA, os.SEEK_HOLE))
             )
-        return self.on_slot(self._descriptors.files(), os.O_RDONLY, "lseek", self._offset(), whence)
+        op = self.on_slot(self._descriptors.files(), os.O_RDONLY, "lseek", self._offset(), whence)
+        if op.args[0] in self._descriptors.directories():
+            # Places in a directory of one layer are that layer's affair: all of tmpfs's are before 5000.
+            return op._replace(args=(op.args[0], self._rng.choice((0, 5000)), whence))
+        return op
 
     def on_any_slot(self, name: str, *args: Any, **kwargs: Any) -> Op:
         """Return an operation that any descriptor allows."""
@@ -410,9 +412,7 @@ _CREDENTIAL_WEIGHTS: Final[tuple[tuple[_Maker, int], ...]] = (
     (lambda self: call("umask", self._rng.choice((0o022, 0, 0o077, 0o002))), 5),
     (lambda self: self.on("chmod", self._existing(), self._rng.randrange(0o10000)), 10),
     (
-        lambda self: self.on(
-            "chown", self._existing(), self._rng.choice((-1, 0, 5, 7)), self._rng.choice((-1, *IDS))
-        ),
+        lambda self: self.on("chown", self._existing(), self._rng.choice((-1, 0, 5, 7)), self._rng.choice((-1, *IDS))),
         10,
     ),
     (lambda self: self.on("utime", self._existing()), 5),
