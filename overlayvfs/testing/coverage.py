@@ -60,9 +60,7 @@ _ROWS: Final[dict[str, Callable[[Op], str | None]]] = {
     "lchown": lambda op: "lchown same owner",
     "utime": lambda op: "utime (no follow)",
     "setxattr": lambda op: "setxattr user.q (no follow)" if op.args[1] == "user.q" else None,
-    "removexattr": lambda op: (
-        "removexattr user.k (no follow)" if op.args[1] == "user.k" else "removexattr absent name"
-    ),
+    "removexattr": lambda op: "removexattr user.k (no follow)" if op.args[1] == "user.k" else "removexattr absent name",
     "link": lambda op: "link x -> n",
     "rename": lambda op: "rename x -> n",
     "readlink": lambda op: "readlink",

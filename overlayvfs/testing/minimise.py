@@ -75,6 +75,4 @@ def _layer(stack: Stack, index: int) -> Tree:
 
 def _with_layers(trial: Trial, lowers: Sequence[Tree], upper: Tree | None) -> Trial:
     stack = trial.stack
-    return trial._replace(
-        stack=Stack(lowers, None if stack.upper is None else upper, stack.options, stack.separate)
-    )
+    return trial._replace(stack=Stack(lowers, None if stack.upper is None else upper, stack.options, stack.separate))

@@ -123,9 +123,13 @@ def _random_object(rng: Random, profile: Profile, tree: Mapping[str, Node]) -> N
     return file(data, mode=rng.choice((0o644, 0o644, 0o600, 0o4755)), uid=rng.choice((0, 0, 7)), xattrs=xattrs)
 
 
+_LIKELY: Final = [state for state in STATES for _ in range(2 if state.endswith(" file") else 3)]
+"""The states; files come into theirs also by chance."""
+
+
 def _plant(rng: Random, lowers: Sequence[dict[str, Node]], upper: dict[str, Node] | None) -> None:
     """Bring a few names into states of the kernel's tables, which chance alone hardly ever makes."""
-    states = [state for state in STATES if upper is not None or not arranged(state).upper]
+    states = [state for state in _LIKELY if upper is not None or not arranged(state).upper]
     for name in PLANTED[: rng.choice((0, 3, 4, 4, 4, 4))]:
         parent = _merged_parent(rng, lowers[0], upper)
         x, y, t = (f"{parent}/{name}{suffix}" for suffix in ("", "-link", "-target"))
@@ -148,7 +152,7 @@ def _redirect(rng: Random, profile: Profile, layers: Sequence[dict[str, Node]]) 
     used: list[str] = []
     for tree in layers if profile.marks else ():
         nodes = normal(tree)
-        directories = [path for path, node in nodes.items() if path and isinstance(node, Directory)]
+        directories = [path for path, node in nodes.items() if isinstance(node, Directory) and _may_redirect(path)]
         for path in rng.sample(directories, min(2, len(directories))):
             value = rng.choice(("a", "d", "x", "/a", "/d", "/a/b", "/d/e", "/e/d/a", "/f"))
             target = value if value.startswith("/") else f"{path.rpartition('/')[0]}/{value}"
@@ -161,6 +165,11 @@ def _redirect(rng: Random, profile: Profile, layers: Sequence[dict[str, Node]]) 
                 tree[target] = WHITEOUT
             node = nodes[path]
             tree[path] = replace(node, marks={**node.marks, "redirect": value.encode()})
+
+
+def _may_redirect(path: str) -> bool:
+    """Tell whether a directory is no root and has no state planted in it, which a redirect would undo."""
+    return bool(path) and not any(name in PLANTED for name in path.split("/"))
 
 
 def _overlap(path: str, other: str) -> bool:
@@ -223,8 +232,7 @@ def _contributors(lowers: list[dict[str, Node]], upper: dict[str, Node], path: s
 
 
 def planted_paths(stack: Stack) -> list[str]:
-    """Return the paths at which states were planted, and one more in the root that is free or may be."""
-    paths = dict.fromkeys(f"/{name}" for name in PLANTED)
-    for tree in [*stack.lowers, *([] if stack.upper is None else [stack.upper])]:
-        paths |= dict.fromkeys(path for path in normal(tree) if path.rpartition("/")[2] in PLANTED)
+    """Return the paths at which states were planted; none in some stacks."""
+    trees = [*stack.lowers, *([] if stack.upper is None else [stack.upper])]
+    paths = dict.fromkeys(path for tree in trees for path in normal(tree) if path.rpartition("/")[2] in PLANTED)
     return list(paths)

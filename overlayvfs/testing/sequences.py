@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from overlayvfs.abi import RENAME_EXCHANGE, RENAME_NOREPLACE
 from overlayvfs.testing.beliefs import Descriptors, Names
 from overlayvfs.testing.ops import Op, Outcome, Slot, call
-from overlayvfs.testing.random_stacks import DEPTH, IDS, NAMES, Profile, planted_paths
+from overlayvfs.testing.random_stacks import DEPTH, IDS, NAMES, PLANTED, Profile, planted_paths
 from overlayvfs.testing.stacks import Stack
 
 SLOTS: Final = 3
@@ -47,8 +47,8 @@ class Operations:
     def draw(self) -> Op:
         """Return the next operation."""
         self._drawn += 1
-        if self._drawn <= _EARLY and self._mostly(0.5):
-            return self._table_a() if self._mostly(0.45) else self._table_b()
+        if self._drawn <= _EARLY and self._mostly(0.6):
+            return self._table_a() if self._mostly(0.4) else self._table_b()
         return self._rng.choice(self._makers)(self)
 
     def draw_from(self, rng: Random) -> None:
@@ -99,7 +99,7 @@ class Operations:
         if draw < 0.7:
             return f"{self._existing('file', 'symlink')}/{self._rng.choice(NAMES)}"
         if draw < 0.9:
-            return self._rng.choice(self._planted)
+            return self._table_name()
         return f"/{self._rng.choice(NAMES)}/{self._rng.choice(NAMES)}"
 
     def _path(self, path: str) -> str:
@@ -304,13 +304,21 @@ class Operations:
 
     # Operations of the kernel's tables, on the names planted for them.
 
+    def _table_name(self) -> str:
+        """Return a name with a state, or one in the root that is free or may be."""
+        return self._rng.choice(self._planted) if self._planted and self._mostly(0.9) else self._spare()
+
+    def _spare(self) -> str:
+        return f"/{self._rng.choice(PLANTED)}"
+
     def _table_a(self) -> Op:
-        path = self._rng.choice(self._planted)
-        return self._rng.choice(_TABLE_A)(self, path)
+        return self._rng.choice(_TABLE_A)(self, self._table_name())
 
     def _table_b(self) -> Op:
         sources = [path for path in self._planted if self._names.kind(path) is not None]
-        return call("rename", self._one(sources, self._planted), self._rng.choice(self._planted))
+        source = self._one(sources) or self._spare()
+        others = [path for path in self._planted if path != source]
+        return call("rename", source, self._rng.choice(others) if others and self._mostly(0.85) else self._spare())
 
     # Arguments.
 
