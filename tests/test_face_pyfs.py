@@ -19,6 +19,7 @@ from fs.osfs import OSFS
 from fs.permissions import Permissions
 from fs.subfs import SubFS
 from fs.tempfs import TempFS
+from fs.walk import Walker
 from fs.wrap import read_only
 from fsspec.implementations.dirfs import DirFileSystem
 
@@ -106,6 +107,29 @@ def test_scandir_and_walk_see_the_link_itself(ofs):
     }
     assert sorted(ofs.walk.dirs()) == ["/d", "/d/sub"]
     assert sorted(ofs.walk.files()) == ["/d/f", "/d/sub/g", "/dangling", "/link", "/loop"]
+
+
+@pytest.mark.parametrize("path", ["", "/", "d", "/d", "d/", "d/../d"])
+def test_walk_spells_paths_as_pyfilesystem_does(path):
+    lower = PlainMemoryFS()
+    lower.makedirs("d/sub")
+    lower.writetext("d/sub/f", "x")
+    with OverlayFS([lower], MemoryFS()) as ofs:
+        assert list(ofs.walk.files(path)) == list(Walker().files(lower, path))
+        assert list(ofs.walk.dirs(path)) == list(Walker().dirs(lower, path))
+
+
+@pytest.mark.parametrize("verb", ["copy", "move"])
+def test_an_existing_destination_is_told_before_a_missing_or_wrong_source(verb):
+    with OverlayFS([MemoryFS()], MemoryFS()) as ofs:
+        ofs.makedir("d")
+        ofs.touch("f")
+        for source in ("missing", "d"):
+            with pytest.raises(errors.DestinationExists):
+                getattr(ofs, verb)(source, "f")
+        for directory in ("d", "/"):
+            with pytest.raises(errors.FileExpected):
+                getattr(ofs, verb)("f", directory, overwrite=True)
 
 
 def test_removetree_never_empties_what_a_link_points_to(ofs):

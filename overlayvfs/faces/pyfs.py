@@ -276,12 +276,12 @@ class TreeFS(FS):
 
     def copy(self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False) -> None:
         src, dst = self.validatepath(src_path), self.validatepath(dst_path)
+        if not overwrite and self._lexists(dst_path):
+            raise errors.DestinationExists(dst_path)
         with fs_errors(src_path):
             st = self._overlay.stat(src)
         if stat.S_ISDIR(st.st_mode):
             raise errors.FileExpected(src_path)
-        if not overwrite and self._lexists(dst_path):
-            raise errors.DestinationExists(dst_path)
         try:
             trees.copy_file(self._overlay, src, dst)
             if preserve_time:
@@ -294,10 +294,14 @@ class TreeFS(FS):
     def move(self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False) -> None:
         """Rename a file, or a symlink itself; times stay with it, asked for or not."""
         src, dst = self.validatepath(src_path), self.validatepath(dst_path)
+        if not overwrite and self._lexists(dst_path):
+            raise errors.DestinationExists(dst_path)
         with fs_errors(src_path):
             st = self._overlay.stat(src, follow=False)
         if stat.S_ISDIR(st.st_mode):
             raise errors.FileExpected(src_path)
+        if dst == "/":
+            raise errors.FileExpected(dst_path)
         try:
             self._overlay.rename(src, dst, 0 if overwrite else abi.RENAME_NOREPLACE)
         except FileExistsError as error:

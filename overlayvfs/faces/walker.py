@@ -4,7 +4,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from fs.path import abspath, normpath
+from fs.path import combine
 from fs.walk import BoundWalker, Walker
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ class TreeWalker(Walker):
 
 
 def _files(fs: "TreeFS", path: str) -> Iterator[str]:
-    folders = [abspath(normpath(path))]
+    # Spelt as the caller spells it, as PyFilesystem's own walker does.
+    folders = [path]
     for folder in folders:
-        base = folder.rstrip("/") + "/"
+        base = combine(folder, "")
         for name, kind in zip(*fs.listing(folder), strict=True):
             if kind == stat.S_IFDIR:
                 folders.append(base + name)
