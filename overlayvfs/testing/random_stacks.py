@@ -123,8 +123,9 @@ def _random_object(rng: Random, profile: Profile, tree: Mapping[str, Node]) -> N
     return file(data, mode=rng.choice((0o644, 0o644, 0o600, 0o4755)), uid=rng.choice((0, 0, 7)), xattrs=xattrs)
 
 
-_LIKELY: Final = [state for state in STATES for _ in range(2 if state.endswith(" file") else 3)]
-"""The states; files come into theirs also by chance."""
+_OFTEN: Final = {"lower symlink to file": 5, "lower file": 3}
+_LIKELY: Final = [state for state in STATES for _ in range(_OFTEN.get(state, 2 if state.endswith(" file") else 3))]
+"""The states: those most often that few others turn into; files come into theirs also by chance."""
 
 
 def _plant(rng: Random, lowers: Sequence[dict[str, Node]], upper: dict[str, Node] | None) -> None:
