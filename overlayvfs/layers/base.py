@@ -72,7 +72,7 @@ class Handle(Protocol):
         """Cut or grow (with a hole) to `size` bytes. ENOSPC EFBIG."""
 
     def seek_extent(self, offset: int, whence: int) -> int:
-        """Return lseek(2)'s answer for SEEK_DATA or SEEK_HOLE. ENXIO past the end."""
+        """Return lseek(2)'s answer for SEEK_DATA or SEEK_HOLE. ENXIO past the end or before 0."""
 
     def stat(self) -> Stat: ...
     def chmod(self, mode: int) -> None: ...

@@ -46,7 +46,7 @@ class PyFsHandle:
     def seek_extent(self, offset: int, whence: int) -> int:
         # No PyFilesystem tells of holes: a file is one extent of data.
         size = self.stat().st_size
-        if offset >= size:
+        if not 0 <= offset < size:
             raise oserror(errno.ENXIO)
         return offset if whence == SEEK_DATA else size
 

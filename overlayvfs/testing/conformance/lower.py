@@ -375,10 +375,10 @@ class LowerConformance:
             assert handle.seek_extent(5, SEEK_DATA) == 5
             assert handle.seek_extent(0, SEEK_HOLE) == 12
 
-    def test_seek_extent_past_the_end_is_enxio(self, lower: MakeLower) -> None:
+    def test_seek_extent_past_the_end_or_before_the_start_is_enxio(self, lower: MakeLower) -> None:
         with opened(lower({"/f": "twelve bytes"}).open("/f")) as handle:
             for whence in (SEEK_DATA, SEEK_HOLE):
-                for offset in (12, 13, 100_000):
+                for offset in (12, 13, 100_000, -1):
                     with raises_errno(errno.ENXIO):
                         handle.seek_extent(offset, whence)
 
