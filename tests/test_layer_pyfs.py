@@ -140,7 +140,7 @@ def test_whiteouts_and_opaque_directories_are_oci_names_in_the_backend() -> None
     fs = MemoryFS()
     layer = PyFsLayer(fs)
     fill(layer, {"/d": directory(), "/d/gone": whiteout()})
-    layer.setxattr("/d", "trusted.overlay.opaque", b"y")
+    layer.setxattr("/d", "user.overlay.opaque", b"y")
     assert sorted(fs.walk.files()) == ["/d/.wh..wh..opq", "/d/.wh.gone"]
 
 

@@ -17,6 +17,7 @@ from test_fs_testcases import NAMES, Cases
 
 from overlayvfs import OverlayFS
 from overlayvfs.layers.base import Torn
+from overlayvfs.testing import raises_errno
 
 
 class PlainOSFS(OSFS):
@@ -157,6 +158,20 @@ def test_a_failing_call_in_the_middle_leaves_the_tree_before_or_after(verb: str,
             assert seen in ([after] if failure is None else [before, after]), f"call {number}: {failure!r}"
         with OverlayFS([lower], upper) as ofs:
             assert shown(ofs) == seen, f"call {number}, reopened: {failure!r}"
+
+
+@pytest.mark.parametrize(("userxattr", "other"), [(True, "trusted.overlay.opaque"), (False, "user.overlay.opaque")])
+def test_an_attribute_called_as_a_mark_of_the_other_dialect_is_refused_and_hides_nothing(
+    userxattr: bool, other: str
+) -> None:
+    lower, upper = MemoryFS(), MemoryFS()
+    lower.makedir("d").writetext("f", "x")
+    with OverlayFS([lower], upper, userxattr=userxattr) as ofs:
+        with raises_errno(errno.EOPNOTSUPP):
+            ofs.os.setxattr("/d", other, b"y")
+        assert ofs.os.listdir("/d") == ["f"]
+    with OverlayFS([lower], upper, userxattr=userxattr) as ofs:
+        assert ofs.os.listdir("/d") == ["f"]
 
 
 def test_an_overlay_left_half_changed_says_so_and_writes_nothing_more() -> None:

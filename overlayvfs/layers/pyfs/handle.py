@@ -79,11 +79,13 @@ class PyFsHandle:
 
     def setxattr(self, name: str, value: bytes, flags: int = 0) -> None:
         with self._lock:
-            metadata.set_attribute(self._tree, self._tree.found_of(self._node), name, value, flags)
+            metadata.set_attribute(
+                self._tree, self._tree.found_of(self._node), name, value, flags, self._layer.marks
+            )
 
     def removexattr(self, name: str) -> None:
         with self._lock:
-            metadata.remove_attribute(self._tree, self._tree.found_of(self._node), name)
+            metadata.remove_attribute(self._tree, self._tree.found_of(self._node), name, self._layer.marks)
 
     def sync(self) -> None:
         with self._lock:

@@ -29,7 +29,8 @@ class PyFsLayer:
     """
 
     def __init__(self, fs: FS, *, marks: MarkNames = USER) -> None:
-        """Open `fs` at its root. `marks` is how an opaque directory's mark is called when attributes are listed.
+        """Open `fs` at its root. `marks` is how an opaque directory's mark is called when it is listed or set;
+        it can be asked for in either spelling.
 
         Raises:
             EIO, ENOENT, ...: naming the FS, if it is closed or its root can't be reached.
@@ -315,11 +316,11 @@ class PyFsLayer:
 
     def setxattr(self, path: str, name: str, value: bytes, flags: int = 0) -> None:
         with self.lock:
-            metadata.set_attribute(self.tree, self.tree.get(path), name, value, flags)
+            metadata.set_attribute(self.tree, self.tree.get(path), name, value, flags, self.marks)
 
     def removexattr(self, path: str, name: str) -> None:
         with self.lock:
-            metadata.remove_attribute(self.tree, self.tree.get(path), name)
+            metadata.remove_attribute(self.tree, self.tree.get(path), name, self.marks)
 
     def clone(self, src: Handle, dst: Handle, size: int, progress: Progress | None = None) -> bool:
         return False

@@ -85,10 +85,10 @@ def get_attribute(tree: Tree, where: str, kind: int, name: str) -> bytes:
     raise oserror(errno.ENODATA, where)
 
 
-def set_attribute(tree: Tree, found: Found, name: str, value: bytes, flags: int) -> None:
+def set_attribute(tree: Tree, found: Found, name: str, value: bytes, flags: int, names: MarkNames) -> None:
     """Set the opaque mark. EOPNOTSUPP: any other attribute; EEXIST ENODATA: by `flags`."""
     tree.check_writable()
-    if name not in OPAQUE or value != b"y" or not found.is_dir:
+    if name != names.opaque or value != b"y" or not found.is_dir:
         raise _unsupported(tree, found, name)
     is_set = tree.is_opaque(found.path)
     if is_set and flags & XATTR_CREATE:
@@ -100,10 +100,10 @@ def set_attribute(tree: Tree, found: Found, name: str, value: bytes, flags: int)
     _stamp(tree, found)
 
 
-def remove_attribute(tree: Tree, found: Found, name: str) -> None:
+def remove_attribute(tree: Tree, found: Found, name: str, names: MarkNames) -> None:
     """Remove the opaque mark. EOPNOTSUPP: any other attribute; ENODATA: it is not there."""
     tree.check_writable()
-    if name not in OPAQUE or not found.is_dir:
+    if name != names.opaque or not found.is_dir:
         raise _unsupported(tree, found, name)
     if not tree.is_opaque(found.path):
         raise oserror(errno.ENODATA, found.path)
