@@ -174,6 +174,7 @@ def test_setxattr_on_an_indexed_hard_link_does_not_bring_its_name_up(box):
 
 
 def test_metacopy_names_of_one_file_share_whether_it_has_data(box):
+    box.require_kept_upper()
     box.lower({"/f": "abc"})
     box.mount(metacopy=True, redirect_dir="on")
     box.os.link("/f", "/g", follow_symlinks=False)

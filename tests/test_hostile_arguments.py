@@ -103,6 +103,7 @@ def test_an_odd_argument(box, op, error):
 
 
 def test_mknod_without_a_type_makes_a_regular_file(box):
+    box.require_posix()
     box.lower({})
     box.os.mknod("/new", 0o640)
     assert box.tree() == {"/new": file(mode=0o640)}
@@ -182,6 +183,7 @@ def test_an_odd_offset_or_descriptor(box, op, error):
 
 
 def test_a_nameless_file_is_written_and_vanishes(box):
+    box.require_posix()
     box.lower({"/d/f": "x"})
     outcomes = box.run(
         [

@@ -41,6 +41,7 @@ def copy_up(box, path):
 
 @pytest.mark.parametrize("path", ["/f", "/s", "/d", "/g", "/deep", "/deep/x"])
 def test_copy_up_keeps_the_identity(box, layout, path):
+    box.require_kept_upper()
     arranged(box, layout)
     before = identity(box, path)
     copy_up(box, path)
@@ -48,6 +49,7 @@ def test_copy_up_keeps_the_identity(box, layout, path):
 
 
 def test_copy_up_of_one_of_several_hard_links_makes_another_file(box, layout):
+    box.require_kept_upper()
     arranged(box, layout)
     before = identity(box, "/h")
     assert identity(box, "/h2") == before
@@ -69,6 +71,7 @@ def test_copy_up_of_one_of_several_hard_links_keeps_the_identity_with_index(box,
 
 @pytest.mark.parametrize("path", ["/f", "/s", "/u", "/ud"])
 def test_rename_keeps_the_identity(box, layout, path):
+    box.require_kept_upper()
     arranged(box, layout)
     before = identity(box, path)
     box.os.rename(path, "/moved")
@@ -77,6 +80,7 @@ def test_rename_keeps_the_identity(box, layout, path):
 
 
 def test_rename_of_a_redirected_directory_keeps_the_identity(box, layout):
+    box.require_kept_upper()
     arranged(box, layout, redirect_dir="on")
     before = identity(box, "/d")
     box.os.rename("/d", "/moved")
@@ -86,6 +90,7 @@ def test_rename_of_a_redirected_directory_keeps_the_identity(box, layout):
 @pytest.mark.parametrize("path", ["/f", "/s", "/u", "/d/c"])
 def test_a_link_is_the_same_file_as_its_source(box, layout, path):
     box.require_origins()
+    box.require_kept_upper()
     arranged(box, layout)
     before = identity(box, path)
     box.os.link(path, "/n", follow_symlinks=False)
@@ -97,6 +102,7 @@ def test_a_link_is_the_same_file_as_its_source(box, layout, path):
 @pytest.mark.parametrize("path", ["/f", "/s"])
 def test_numbers_survive_a_new_mount(box, layout, path, change):
     box.require_origins()
+    box.require_kept_upper()
     arranged(box, layout)
     before = box.os.lstat(path).st_ino
     now = path
@@ -114,6 +120,7 @@ def test_numbers_survive_a_new_mount(box, layout, path, change):
 @pytest.mark.parametrize("path", ["/d", "/deep", "/ud"])
 def test_numbers_of_directories_survive_a_new_mount_where_they_are_real(box, layout, path):
     box.require_origins()
+    box.require_kept_upper()
     if layout == "separate, xino=off":
         pytest.skip("there, numbers of directories are the mount's own (KB 14)")
     arranged(box, layout)
@@ -206,6 +213,7 @@ def test_nlink(box, path, nlink):
 
 
 def test_a_lower_directory_shows_one_link_once_it_is_copied_up(box):
+    box.require_posix()
     box.lower({"/d/e/": DIR})
     before = box.os.lstat("/d").st_nlink
     copy_up(box, "/d")

@@ -95,6 +95,7 @@ def test_run_returns_an_outcome_per_operation_and_keeps_descriptors_in_slots(box
 
 
 def test_stat_outcomes_tell_identity_by_the_order_of_meeting_and_fresh_times(box):
+    box.require_kept_upper()
     box.lower({"/f": "abc", "/g": "x"})
     outcomes = box.run(
         [

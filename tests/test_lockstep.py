@@ -4,6 +4,7 @@ A longer run, with figures: `python -m overlayvfs.testing.longrun --help`.
 """
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import Phase, settings
@@ -15,6 +16,7 @@ from overlayvfs.testing.lockstep import Divergence, run_random
 from overlayvfs.testing.machine import SETTINGS, machine
 from overlayvfs.testing.ops import call
 from overlayvfs.testing.random_stacks import Profile
+from overlayvfs.testing.rotating import RotatingEngine
 from overlayvfs.testing.states import STATES, arranged
 from overlayvfs.testing.tally import Tally
 
@@ -43,6 +45,14 @@ FIXED_SHARES = [
 ]
 
 
+ROTATING = {
+    **{name: replace(profile, closing=True) for name, profile in PROFILES.items() if not profile.read_only},
+    "redirects": Profile(options={"redirect_dir": "on"}, hostile=True, closing=True),
+    "metacopy": Profile(options={"metacopy": "on"}, closing=True),
+}
+"""What both sides are given while the layers of both rotate: every mark that one step leaves is read by the next."""
+
+
 def run_seeds(oracle, make_box, profile, seeds, tally):
     for seed in seeds:
         run_random(oracle, make_box, profile, seed, 30, tally)
@@ -59,6 +69,26 @@ def test_fixed_seeds_show_no_divergence(oracle: Kernel, on: str, profile: str):
 def test_a_few_sequences_of_every_profile_show_no_divergence(oracle: Kernel):
     for profile in PROFILES.values():
         run_seeds(oracle, EngineOnMemory, profile, range(5), Tally())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ROTATING)
+def test_fixed_seeds_show_no_divergence_while_layers_rotate(oracle: Kernel, profile: str):
+    tally = Tally()
+    run_seeds(oracle, RotatingEngine, ROTATING[profile], range(FIXED), tally)
+    print(f"rotating, {profile}: {tally}")
+
+
+def test_a_few_sequences_show_no_divergence_while_layers_rotate(oracle: Kernel):
+    boxes = []
+
+    def make_box():
+        boxes.append(RotatingEngine())
+        return boxes[-1]
+
+    for profile in ROTATING.values():
+        run_seeds(oracle, make_box, profile, range(3), Tally())
+    assert sum(box.rotations for box in boxes) >= 5 * len(boxes)
 
 
 def test_most_operations_of_the_plain_profile_succeed(oracle: Kernel):

@@ -132,6 +132,7 @@ def test_looking_up_a_hand_made_upper_file_over_a_lower_one_leaves_no_mark(box):
 
 
 def test_nlink_of_a_directory_tells_whether_it_is_merged(box):
+    box.require_posix()
     box.lower({"/merged/f": "x", "/lower/a/b": "x", "/lower/c/": DIR})
     box.upper({"/merged/": DIR, "/upper/": DIR})
     links = {path: box.os.stat(path).st_nlink for path in ("/", "/merged", "/lower", "/upper")}

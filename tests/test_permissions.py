@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from overlayvfs import MemoryFS, OverlayFS
-from overlayvfs.testing import Slot, call, directory, file, raises_errno, symlink
+from overlayvfs.testing import DIR, Slot, call, directory, file, raises_errno, symlink
 
 USER, GROUP, OTHER = 7, 5, 8
 CREATE = os.O_CREAT | os.O_WRONLY
@@ -19,11 +19,11 @@ def mode(box, path):
     return stat.S_IMODE(box.os.lstat(path).st_mode)
 
 
-def arrange(box, tree):
+def arrange(box, tree, upper=OPEN):
     """Put `tree` into a lower below a root that is everybody's, and become USER."""
     box.require_root()
     box.lower({**OPEN, **tree})
-    box.upper(OPEN)
+    box.upper({**OPEN, **upper})
     box.os.seteuid(USER)
 
 
@@ -143,10 +143,7 @@ def test_in_a_sticky_directory_only_owners_remove_names(box, verb, owner_of, err
 
 
 def test_a_directory_of_somebody_else_is_not_moved_to_another_parent(box):
-    arrange(box, {"/to/": directory(mode=0o777)})
-    box.os.seteuid(0)
-    box.os.mkdir("/d")
-    box.os.seteuid(USER)
+    arrange(box, {"/to/": directory(mode=0o777)}, upper={"/d/": DIR})
     with raises_errno(errno.EACCES):
         box.os.rename("/d", "/to/d")
     box.os.rename("/d", "/e")
@@ -227,7 +224,7 @@ def test_a_writer_sets_the_present_time_and_only_the_owner_another(box):
 )
 def test_links_are_made_only_to_what_one_owns_or_may_write(box, node, error):
     """What fs.protected_hardlinks=1 says, with which systems are set up."""
-    if box.name == "kernel" and not _hardlinks_are_protected():
+    if box.is_kernel and not _hardlinks_are_protected():
         pytest.skip("this machine has fs.protected_hardlinks=0")
     arrange(box, {"/x": node})
     assert box.run([call("link", "/x", "/n", follow_symlinks=False)])[0].error == error
@@ -239,7 +236,7 @@ def _hardlinks_are_protected():
 
 
 def test_a_refused_link_is_eperm_even_where_its_directory_is_closed(box):
-    if box.name == "kernel" and not _hardlinks_are_protected():
+    if box.is_kernel and not _hardlinks_are_protected():
         pytest.skip("this machine has fs.protected_hardlinks=0")
     arrange(box, {"/x": file(mode=0o600), "/closed/": directory(mode=0o755)})
     with raises_errno(errno.EPERM):

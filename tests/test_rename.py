@@ -138,6 +138,7 @@ def test_rename_of_a_pure_upper_directory_onto_what_shows_empty_makes_it_opaque(
 
 
 def test_rename_of_an_upper_directory_takes_everything_below_along(box):
+    box.require_kept_upper()
     box.lower({"/f": "x"})
     box.os.makedirs("/a/b")
     box.os.rename("/f", "/a/b/f")

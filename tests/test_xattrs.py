@@ -201,6 +201,7 @@ def test_the_other_namespace_of_marks_is_ordinary(box):
 
 def test_an_overlay_may_be_kept_inside_an_overlay(box):
     """Marks set through the mount come back as they were: an inner upper finds them (overlayfs.rst, "Nesting")."""
+    box.require_kept_upper()
     box.lower({})
     box.os.mkdir("/upper")
     for name, value in (("opaque", b"y"), ("redirect", b"/x"), ("origin", bytes(30)), ("metacopy", b"")):
@@ -224,6 +225,7 @@ def test_attributes_go_with_their_object(box):
 
 
 def test_attributes_follow_a_rename_and_are_shared_by_links(box):
+    box.require_kept_upper()
     box.lower({"/f": file("x", xattrs={"user.k": b"v"})})
     box.os.rename("/f", "/g")
     box.os.link("/g", "/h")

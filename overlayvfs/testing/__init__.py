@@ -9,9 +9,10 @@
 The `box` fixture comes from the pytest plugin: `pytest_plugins = ["overlayvfs.testing.plugin"]`.
 """
 
-from overlayvfs.testing.bodies import BODIES, Box, raises_errno
+from overlayvfs.testing.bodies import Box, raises_errno
 from overlayvfs.testing.kernel import Kernel, NoOracle, OracleError
 from overlayvfs.testing.ops import Op, Outcome, Runner, Slot, call
+from overlayvfs.testing.registry import BODIES
 from overlayvfs.testing.snapshots import Entry, Snapshot, capture, differences
 from overlayvfs.testing.stacks import Stack
 from overlayvfs.testing.trees import (

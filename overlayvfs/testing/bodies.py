@@ -11,7 +11,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from overlayvfs.abi import O_CREAT, O_TRUNC, O_WRONLY
 from overlayvfs.testing.coverage import Layers
@@ -43,6 +43,9 @@ class Box(ABC):
 
     name = ""
     """What pytest calls this body."""
+
+    is_kernel: ClassVar[bool] = False
+    """Whether the kernel answers."""
 
     def __init__(self) -> None:
         self._lowers: list[Tree] = []
@@ -92,7 +95,7 @@ class Box(ABC):
 
     def run(self, ops: Sequence[Op]) -> list[Outcome]:
         """Execute operations and return what each came to."""
-        return Runner(self.os).run_all(ops)
+        return Runner(self.os, identity=self.keeps_upper).run_all(ops)
 
     def tree(self) -> LiteralTree:
         """Return the merged tree as a literal: kinds, contents, modes, owners, xattrs and hard links; no times."""
@@ -111,6 +114,12 @@ class Box(ABC):
         """Return all that "merged", "upper" or the lower of this index shows."""
         self._mounted()
         return self._snapshot(which)
+
+    def all_snapshots(self) -> dict[str | int, Snapshot]:
+        """Return what every layer and the merged tree show; lowers that came to be on the way after those given."""
+        uppers = ["upper"] if self._mounted().upper is not None else []
+        # The merged tree last, as the kernel's side does: looking names up may leave origin marks in the upper.
+        return {which: self._snapshot(which) for which in (*range(self._lower_count()), *uppers, "merged")}
 
     @property
     def keeps_origins(self) -> bool:
@@ -134,6 +143,32 @@ class Box(ABC):
         """Skip the test on a body that can't act as root."""
         if not self.acts_as_root:
             raise Unsupported("calls are made here without the rights of the host's root")
+
+    @property
+    def keeps_upper(self) -> bool:
+        """Tell whether what is made stays in the upper it was made in."""
+        return True
+
+    def require_kept_upper(
+        self, why: str = "what was made is in a lower by then: moving it, its links and its numbers differ"
+    ) -> None:
+        """Skip the test on a body whose upper becomes a lower after every change.
+
+        There a new directory has lower contents (EXDEV, nlink 1), a hard link is one of a lower's, inode numbers are
+        those of another layer, and a directory's impure mark stays behind.
+        """
+        if not self.keeps_upper:
+            raise Unsupported(why)
+
+    @property
+    def is_posix(self) -> bool:
+        """Tell whether layers are file systems as POSIX knows them."""
+        return True
+
+    def require_posix(self) -> None:
+        """Skip the test on a body whose layers hold files, directories and whole microseconds alone."""
+        if not self.is_posix:
+            raise Unsupported("a plain PyFilesystem holds no modes, owners, links, attributes, holes or nanoseconds")
 
     def read(self, path: str) -> bytes:
         """Return a file's contents."""
@@ -197,6 +232,10 @@ class Box(ABC):
     def _snapshot(self, which: str | int) -> Snapshot: ...
 
     @abstractmethod
+    def _lower_count(self) -> int:
+        """Return how many lowers there are now."""
+
+    @abstractmethod
     def _stop(self) -> None:
         """Unmount if mounted and leave nothing behind."""
 
@@ -205,6 +244,7 @@ class KernelBox(Box):
     """The real overlay mount."""
 
     name = "kernel"
+    is_kernel = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,6 +276,9 @@ class KernelBox(Box):
 
     def _snapshot(self, which: str | int) -> Snapshot:
         return self._live().snapshot(which)
+
+    def _lower_count(self) -> int:
+        return self._live().lower_count()
 
     def _stop(self) -> None:
         if self._mount is not None:
@@ -299,9 +342,15 @@ class EngineBox(Box):
     def _snapshot(self, which: str | int) -> Snapshot:
         if which == "merged":
             return capture(self._overlay.os, "")
-        layer = self._upper_layer if which == "upper" else self._layers[int(which)]
+        layer = self._upper_layer if which == "upper" else self._layer_of(int(which))
         osmod, root = self._inspect(layer)
         return capture(osmod, root, prefix=self._prefix())
+
+    def _lower_count(self) -> int:
+        return len(self._layers)
+
+    def _layer_of(self, which: int) -> Any:
+        return self._layers[which]
 
     def _stop(self) -> None:
         if self._overlay is not None:
@@ -413,6 +462,3 @@ class EngineOnHost(EngineBox):
 
 HOST_DIRECTORY: Final = "/dev/shm" if os.path.isdir("/dev/shm") else None
 """Where host layers are made: a tmpfs, as the kernel's are, so that both give the same sizes and times."""
-
-BODIES: Final[Mapping[str, type[Box]]] = {body.name: body for body in (KernelBox, EngineOnMemory, EngineOnHost)}
-"""The bodies by name, the one to make a new test pass on first."""

@@ -98,18 +98,18 @@ class Kernel:
         words = {"root": "a root mount in a private mount namespace", "userns": "a user namespace's mount (userxattr)"}
         return f"{words[self.kind]}, Linux {os.uname().release}"
 
-    def mount(self, stack: Stack) -> "KernelMount":
-        """Build and mount a stack. Raises what mount(2) raises."""
-        return KernelMount(self, self.request("open", stack))
+    def mount(self, stack: Stack, *, rotating: bool = False) -> "KernelMount":
+        """Build and mount a stack, whose layers rotate if asked (rotating.py). Raises what mount(2) raises."""
+        return KernelMount(self, self.request("open", stack, rotating))
 
-    def transcript(self, stack: Stack, ops: Sequence[Op]) -> Transcript:
+    def transcript(self, stack: Stack, ops: Sequence[Op], *, rotating: bool = False) -> Transcript:
         """Mount a stack, execute operations, look at everything, unmount: one round trip."""
-        self.submit(stack, ops)
+        self.submit(stack, ops, rotating=rotating)
         return self.collect()
 
-    def submit(self, stack: Stack, ops: Sequence[Op]) -> None:
+    def submit(self, stack: Stack, ops: Sequence[Op], *, rotating: bool = False) -> None:
         """Ask for a transcript without waiting for it. No other request may come before `collect`."""
-        self._send("transcript", (stack, ops))
+        self._send("transcript", (stack, ops, rotating))
 
     def collect(self) -> Transcript:
         """Return the transcript that `submit` asked for."""
@@ -203,6 +203,11 @@ class KernelMount:
         """Return what "merged", "upper" or the lower of this index shows."""
         snapshot: Snapshot = self._kernel.request("snapshot", self._number, which)
         return snapshot
+
+    def lower_count(self) -> int:
+        """Return how many lowers there are now."""
+        count: int = self._kernel.request("lower_count", self._number)
+        return count
 
     def remount(self, options: Mapping[str, str | bool]) -> None:
         """Unmount and mount again with these options."""

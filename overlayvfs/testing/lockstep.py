@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from random import Random
 
-from overlayvfs.testing.bodies import Box, EngineBox
+from overlayvfs.testing.bodies import EngineBox
 from overlayvfs.testing.coverage import Coverage
 from overlayvfs.testing.kernel import Kernel, Transcript
 from overlayvfs.testing.minimise import Trial, minimised
@@ -70,17 +70,16 @@ def try_random(
     operations = Operations(rng, stack, profile)
     engine = EngineSide(make_box, stack)
     try:
-        layers = engine.box.raw_layers()
         while len(engine.ops) < length:
             op = operations.draw()
             if coverage is not None:
-                coverage.see(op, layers)
+                coverage.see(op, engine.box.raw_layers())
             outcome = engine.perform(op)
             operations.learn(engine.ops[-1], outcome)
     finally:
         engine.finish()
     tally.add(engine.ops, engine.outcomes)
-    return Trial(stack, tuple(engine.ops)), engine.compare(kernel.transcript(stack, engine.ops))
+    return Trial(stack, tuple(engine.ops)), engine.compare(engine.asked_of(kernel))
 
 
 _CHANGES_BY_DESCRIPTOR = ("fchmod", "fchown", "utime", "setxattr", "removexattr")
@@ -94,7 +93,7 @@ class EngineSide:
         self.box.start(stack)
         self.ops: list[Op] = []
         self.outcomes: list[Outcome] = []
-        self._runner = Runner(self.box.os)
+        self._runner = Runner(self.box.os, identity=self.box.keeps_upper)
         self._stack = stack
         self._snapshots: dict[str | int, Snapshot] = {}
         self._complaints: list[str] = []
@@ -119,7 +118,7 @@ class EngineSide:
     def finish(self) -> None:
         """Look at everything and unmount. Never raises: what goes wrong here is a difference to report."""
         try:
-            self._snapshots = snapshots_of(self.box, self._stack)
+            self._snapshots = self.box.all_snapshots()
             self._runner.close()
         except Exception as error:  # noqa: BLE001 - whatever a broken engine raises
             self._complaints.append(f"looking at the engine's trees: {type(error).__name__}: {error}")
@@ -127,6 +126,10 @@ class EngineSide:
             self.box.finish()
         except AssertionError as error:
             self._complaints.append(str(error))
+
+    def asked_of(self, kernel: Kernel) -> Transcript:
+        """Return what the same comes to on the kernel."""
+        return kernel.transcript(self._stack, self.ops, rotating=not self.box.keeps_upper)
 
     def compare(self, theirs: Transcript) -> list[str]:
         """Return how this side differs from the kernel's, empty if it doesn't."""
@@ -141,7 +144,7 @@ def diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> list[str]:
     for op in trial.ops:
         engine.perform(op)
     engine.finish()
-    return engine.compare(kernel.transcript(trial.stack, engine.ops))
+    return engine.compare(engine.asked_of(kernel))
 
 
 def still_diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> bool:
@@ -150,13 +153,6 @@ def still_diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> bool:
         return bool(diverges(kernel, make_box, trial))
     except OSError:
         return False
-
-
-def snapshots_of(box: Box, stack: Stack) -> dict[str | int, Snapshot]:
-    """Return what every layer and the merged tree show."""
-    layers: list[str | int] = [*range(len(stack.lowers)), *(["upper"] if stack.upper is not None else [])]
-    # The merged tree last, as the kernel's side does: looking names up may leave origin marks in the upper.
-    return {which: box.snapshot(which) for which in [*layers, "merged"]}
 
 
 def compare(ours: Transcript, theirs: Transcript, ops: Sequence[Op]) -> list[str]:
@@ -168,8 +164,8 @@ def compare(ours: Transcript, theirs: Transcript, ops: Sequence[Op]) -> list[str
     ]
     for which, expected_tree in theirs.snapshots.items():
         where = f"lower {which}" if isinstance(which, int) else which
-        expected, actual = expected_tree, ours.snapshots[which]
-        if which == "upper":
+        expected, actual = expected_tree, ours.snapshots.get(which, {})
+        if which != "merged":
             expected, actual = (without_marks(tree, ("impure",)) for tree in (expected, actual))
         found += [f"{where} {line}" for line in differences(expected, actual)]
     return found

@@ -20,12 +20,13 @@ from overlayvfs.testing.coverage import Coverage
 from overlayvfs.testing.kernel import Kernel, NoOracle
 from overlayvfs.testing.lockstep import Divergence, run_random
 from overlayvfs.testing.random_stacks import Profile
+from overlayvfs.testing.rotating import RotatingEngine
 from overlayvfs.testing.tally import Tally
 
 _CHUNK = 25
 """Sequences a process is given at a time: seconds of work."""
 
-_BODIES: dict[str, type[EngineBox]] = {"memory": EngineOnMemory, "host": EngineOnHost}
+_BODIES: dict[str, type[EngineBox]] = {"memory": EngineOnMemory, "host": EngineOnHost, "rotating": RotatingEngine}
 _SEPARATE: dict[str, tuple[bool, ...]] = {"no": (False,), "yes": (True,), "both": (False, True)}
 
 
@@ -102,8 +103,9 @@ def _parts(asked: argparse.Namespace, profiles: Sequence[Profile], deadline: flo
 
 def _profiles(asked: argparse.Namespace) -> list[Profile]:
     options = dict(option.split("=", 1) for option in asked.option)
+    closing = asked.body == "rotating"
     return [
-        Profile(options, separate, asked.hostile, asked.marks, asked.read_only, asked.credentials)
+        Profile(options, separate, asked.hostile, asked.marks, asked.read_only, asked.credentials, closing)
         for separate in _SEPARATE[asked.separate]
     ]
 
@@ -118,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first sequence's seed")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, each with an oracle of its own")
     parser.add_argument("--minutes", type=float, default=math.inf, metavar="N", help="stop after that long")
-    parser.add_argument("--body", choices=_BODIES, default="memory", help="what the engine's layers are")
+    parser.add_argument("--body", choices=_BODIES, default="memory", help="what the layers are (rotating: both sides')")
     parser.add_argument("--separate", choices=_SEPARATE, default="no", help="every layer on a file system of its own")
     parser.add_argument("--hostile", action="store_true", help="arguments that no sane program passes")
     parser.add_argument("--marks", action="store_true", help="redirects made by hand in the initial layers")

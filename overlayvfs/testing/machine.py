@@ -51,7 +51,7 @@ class Lockstep(RuleBasedStateMachine):
         """Mount one random stack on both sides."""
         self._stack = random_stack(rng, self.profile)
         self._engine = EngineSide(type(self).make_box, self._stack)
-        self._mount = self._kernel.mount(self._stack)
+        self._mount = self._kernel.mount(self._stack, rotating=not self._engine.box.keeps_upper)
         self._operations = Operations(rng, self._stack, self.profile)
 
     @precondition(lambda self: self._engine is not None)
@@ -74,7 +74,7 @@ class Lockstep(RuleBasedStateMachine):
             return
         engine = self._engine
         engine.finish()
-        snapshots = {which: self._mount.snapshot(which) for which in (*range(len(self._stack.lowers)), *self._tops())}
+        snapshots = {which: self._mount.snapshot(which) for which in (*range(self._mount.lower_count()), *self._tops())}
         self._mount.close()
         # A step that differed has said so itself.
         if engine.outcomes == self._theirs:

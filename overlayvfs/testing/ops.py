@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from overlayvfs.testing.snapshots import kind_of, seen_mtime
+from overlayvfs.testing.trees import Unsupported
 
 NO_FD: Final = 1 << 29
 """A descriptor nobody has: EBADF everywhere (a negative one is a ValueError to some functions)."""
@@ -60,18 +61,27 @@ def call(name: str, *args: Any, slot: int | None = None, **kwargs: Any) -> Op:
 class Runner:
     """Executes operations through `osmod`; remembers descriptors and which objects it has met."""
 
-    def __init__(self, osmod: Any) -> None:
+    def __init__(self, osmod: Any, *, identity: bool = True) -> None:
+        """Tell which objects are the same, unless what is mounted changes on the way."""
         self._os = osmod
+        self._identity = identity
         self._fds: dict[Slot, int] = {}
         self._met: dict[tuple[int, int], int] = {}
 
     def run(self, op: Op) -> Outcome:
-        """Execute one operation. Never raises: also an error that no os function should raise is an outcome."""
+        """Execute one operation. Also an error that no os function should raise is an outcome.
+
+        Raises:
+            Unsupported: the body can't have it.
+
+        """
         if op.slot is not None:
             self._close(op.slot)
         args = [self._fds.get(arg, NO_FD) if isinstance(arg, Slot) else arg for arg in op.args]
         try:
             result = getattr(self._os, op.name)(*args, **op.kwargs)
+        except Unsupported:
+            raise
         except OSError as error:
             return Outcome(error=errno.errorcode.get(error.errno or 0, f"{type(error).__name__} without errno"))
         except Exception as error:  # noqa: BLE001 - a crash of the implementation is a difference to report, not ours
@@ -117,6 +127,7 @@ class Runner:
 
     def _seen_stat(self, st: Any) -> dict[str, Any]:
         kind = kind_of(st)
+        identity = (st.st_dev, st.st_ino)
         return {
             "kind": kind,
             "mode": f"{stat.S_IMODE(st.st_mode):o}",
@@ -126,7 +137,7 @@ class Runner:
             "size": st.st_size if kind != "dir" else None,
             "rdev": st.st_rdev if kind in ("char", "block") else None,
             "mtime": seen_mtime(st.st_mtime_ns),
-            "object": self._met.setdefault((st.st_dev, st.st_ino), len(self._met)),
+            "object": self._met.setdefault(identity, len(self._met)) if self._identity else None,
         }
 
 

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from overlayvfs.testing.bodies import BODIES, Box
+from overlayvfs.testing.bodies import Box
 from overlayvfs.testing.kernel import Kernel, NoOracle
+from overlayvfs.testing.registry import BODIES
 from overlayvfs.testing.trees import Unsupported
 
 
@@ -73,7 +74,7 @@ def oracle() -> Kernel:
 @pytest.fixture
 def make_box(body: str) -> Iterator[Callable[[], Box]]:
     """A function that returns a new box of the test's body each time; all are finished at the end."""
-    if body == "kernel":
+    if BODIES[body].is_kernel:
         _oracle_or_skip()
     with ExitStack() as boxes:
 
@@ -115,4 +116,4 @@ def _body_names(config: pytest.Config) -> list[str]:
 
 
 def _parameter(name: str) -> object:
-    return pytest.param(name, marks=pytest.mark.kernel) if name == "kernel" else name
+    return pytest.param(name, marks=pytest.mark.kernel) if BODIES[name].is_kernel else name

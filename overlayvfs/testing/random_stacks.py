@@ -51,6 +51,8 @@ class Profile:
     read_only: bool = False
     credentials: bool = False
     """Change who calls on the way, over objects of several owners and modes."""
+    closing: bool = False
+    """Close descriptors soon: layers that rotate wait for that."""
 
 
 def random_stack(rng: Random, profile: Profile) -> Stack:

@@ -37,6 +37,7 @@ class Operations:
     def __init__(self, rng: Random, stack: Stack, profile: Profile) -> None:
         self._rng = rng
         self._hostile = profile.hostile
+        self._closing = profile.closing
         self._names = Names(stack)
         self._descriptors = Descriptors()
         self._planted = planted_paths(stack)
@@ -47,6 +48,8 @@ class Operations:
     def draw(self) -> Op:
         """Return the next operation."""
         self._drawn += 1
+        if self._closing and self._descriptors.all() and self._mostly(0.6):
+            return self.on_any_slot("close")
         if self._drawn <= _EARLY and self._mostly(0.6):
             return self._table_a() if self._mostly(0.4) else self._table_b()
         return self._rng.choice(self._makers)(self)

@@ -11,20 +11,24 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from overlayvfs.testing import hostos
 from overlayvfs.testing.ops import Op, Outcome, Runner
+from overlayvfs.testing.rotation import RotatingOs, copy_root
 from overlayvfs.testing.snapshots import Snapshot, capture
 from overlayvfs.testing.stacks import Stack
-from overlayvfs.testing.trees import Unsupported, build
+from overlayvfs.testing.trees import Tree, Unsupported, build
 
 # Named in every reference mount, so that module parameters of the machine change nothing.
 REFERENCE_OPTIONS: Final[Mapping[str, str]] = {"index": "off", "metacopy": "off", "xino": "auto"}
 
 Identity = tuple[int, int, tuple[int, ...], int]
 ROOT: Final[Identity] = (0, 0, (), 0o022)
+
+_UPPER_PLACES: Final = {"upper": "tree", "work": "work"}
 
 
 class Worker:
@@ -38,11 +42,11 @@ class Worker:
         self._next = 0
         self._inside: _Mounted | None = None
 
-    def open(self, stack: Stack) -> int:
+    def open(self, stack: Stack, rotating: bool = False) -> int:
         """Build the layers, mount them and return the number of the new stack."""
         self._leave()
         number, self._next = self._next, self._next + 1
-        mounted = _Mounted(str(number), stack, self.kind)
+        mounted = _Mounted(str(number), stack, self.kind, partial(self._rotate, number) if rotating else None)
         try:
             mounted.make_layers()
             mounted.mount()
@@ -63,9 +67,14 @@ class Worker:
     def snapshot(self, number: int, which: str | int) -> Snapshot:
         """Return what the "merged" tree, the "upper" or the lower of this index shows."""
         if which == "merged":
-            return capture(self._enter(number).os, "")
+            # Past the rotation: looking changes nothing.
+            return capture(self._enter(number).host_os, "")
         self._leave()
         return self._stacks[number].layer_snapshot(which)
+
+    def lower_count(self, number: int) -> int:
+        """Return how many lowers there are now."""
+        return len(self._stacks[number].lowers)
 
     def remount(self, number: int, options: Mapping[str, str | bool]) -> None:
         """Unmount and mount again over the same layers with these options. Open descriptors are closed."""
@@ -77,16 +86,24 @@ class Worker:
         self._leave()
         self._stacks.pop(number).destroy()
 
-    def transcript(self, stack: Stack, ops: Sequence[Op]) -> tuple[list[Outcome], dict[str | int, Snapshot]]:
+    def transcript(
+        self, stack: Stack, ops: Sequence[Op], rotating: bool = False
+    ) -> tuple[list[Outcome], dict[str | int, Snapshot]]:
         """Open a stack, execute operations, look at every layer and then at the merged tree, close it."""
-        number = self.open(stack)
+        number = self.open(stack, rotating)
         try:
             outcomes = self.run(number, ops)
-            layers: list[str | int] = [*range(len(stack.lowers)), *(["upper"] if stack.upper is not None else [])]
+            uppers = ["upper"] if stack.upper is not None else []
+            layers: list[str | int] = [*range(self.lower_count(number)), *uppers]
             # The merged tree last: looking names up may leave origin marks in the upper (ovl_fix_origin).
             return outcomes, {which: self.snapshot(number, which) for which in [*layers, "merged"]}
         finally:
             self.close(number)
+
+    def _rotate(self, number: int) -> None:
+        self._leave()
+        self._stacks[number].rotate()
+        self._enter(number)
 
     def _enter(self, number: int) -> "_Mounted":
         mounted = self._stacks[number]
@@ -111,7 +128,7 @@ class Worker:
 class _Mounted:
     """One stack: its layers below a directory of the worker's tmpfs, its mount, and who acts in it."""
 
-    def __init__(self, name: str, stack: Stack, kind: str) -> None:
+    def __init__(self, name: str, stack: Stack, kind: str, rotate: Callable[[], None] | None = None) -> None:
         self._name = name
         self._stack = stack
         self._kind = kind
@@ -119,21 +136,25 @@ class _Mounted:
         self._mounts: list[str] = []
         self._identity = ROOT
         self.root = -1
-        self.os = hostos.MergedOs() if stack.lowers else hostos.HostOs()
-        self.runner = Runner(self.os)
+        self.lowers = [str(index) for index in range(len(stack.lowers))]
+        """Where each lower is, those given first; what rotated away comes after, the oldest first."""
+        self._upper = "upper"
+        self.host_os = hostos.MergedOs() if stack.lowers else hostos.HostOs()
+        self._rotating_os = None if rotate is None or stack.upper is None else RotatingOs(lambda: self.host_os, rotate)
+        self.os = self._rotating_os or self.host_os
+        self.runner = self._new_runner()
 
     def make_layers(self) -> None:
         os.mkdir(self._name)
         self._mount_tmpfs(self._name)
-        for index, tree in enumerate(self._stack.lowers):
-            self._make_layer(str(index), tree)
+        for name, tree in zip(self.lowers, self._stack.lowers, strict=True):
+            self._make_layer(name, tree)
         if self._stack.upper is not None:
-            self._make_layer("upper", self._stack.upper)
-            os.mkdir(f"{self._name}/upper/work")
+            self._make_upper(self._stack.upper)
         os.mkdir(f"{self._name}/merged")
 
     def mount(self) -> None:
-        place = f"{self._name}/merged" if self._stack.lowers else f"{self._name}/upper/tree"
+        place = f"{self._name}/merged" if self._stack.lowers else f"{self._name}/{self._upper}/tree"
         if self._stack.lowers:
             hostos.mount("overlay", place, "overlay", 0, self._mount_data())
             self._mounts.append(place)
@@ -142,10 +163,23 @@ class _Mounted:
     def remount(self, options: Mapping[str, str | bool]) -> None:
         self._options = dict(options)
         self._unmount()
+        self.runner = self._new_runner()
+        self.mount()
+
+    def rotate(self) -> None:
+        """Mount anew with the upper as the highest lower and a fresh one on top. No descriptor is open."""
+        self._unmount()
+        old = self._upper
+        self.lowers.append(old)
+        self._upper = f"upper{len(self.lowers)}"
+        self._make_upper({})
+        host = hostos.HostOs()
+        copy_root(host, f"{self._name}/{old}/tree", host, f"{self._name}/{self._upper}/tree", marks=self._prefix())
         self.mount()
 
     def layer_snapshot(self, which: str | int) -> Snapshot:
-        return capture(hostos.HostOs(), f"{self._name}/{which}/tree", prefix=self._prefix())
+        layer = self._upper if isinstance(which, str) else self.lowers[which]
+        return capture(hostos.HostOs(), f"{self._name}/{layer}/tree", prefix=self._prefix())
 
     def assume(self) -> None:
         """Become who acts in this stack: groups and ids last, as only root may change them."""
@@ -173,14 +207,22 @@ class _Mounted:
         os.rmdir(self._name)
 
     def _unmount(self) -> None:
-        self.os.close_all()
-        self.runner = Runner(self.os)
+        self.host_os.close_all()
+        if self._rotating_os is not None:
+            self._rotating_os.forget()
         os.close(self.root)
         self.root = -1
         if self._stack.lowers:
             hostos.umount(self._mounts.pop())
 
-    def _make_layer(self, name: str, tree: Any) -> None:
+    def _new_runner(self) -> Runner:
+        return Runner(self.os, identity=self._rotating_os is None)
+
+    def _make_upper(self, tree: Tree) -> None:
+        self._make_layer(self._upper, tree)
+        os.mkdir(f"{self._name}/{self._upper}/work")
+
+    def _make_layer(self, name: str, tree: Tree) -> None:
         place = f"{self._name}/{name}"
         os.mkdir(place)
         if self._stack.separate:
@@ -199,9 +241,11 @@ class _Mounted:
         return "user.overlay." if self._userxattr() else "trusted.overlay."
 
     def _mount_data(self) -> str:
-        words = ["lowerdir=" + ":".join(f"{self._name}/{index}/tree" for index in range(len(self._stack.lowers)))]
+        given = len(self._stack.lowers)
+        highest_first = [*reversed(self.lowers[given:]), *self.lowers[:given]]
+        words = ["lowerdir=" + ":".join(f"{self._name}/{name}/tree" for name in highest_first)]
         if self._stack.upper is not None:
-            words += [f"upperdir={self._name}/upper/tree", f"workdir={self._name}/upper/work"]
+            words += [f"{what}dir={self._name}/{self._upper}/{place}" for what, place in _UPPER_PLACES.items()]
         return ",".join(words + self._option_words())
 
     def _option_words(self) -> list[str]:

@@ -29,8 +29,9 @@ class PyFsLayer:
     """
 
     def __init__(self, fs: FS, *, marks: MarkNames = USER) -> None:
-        """Open `fs` at its root. `marks` is how an opaque directory's mark is called when it is listed or set;
-        it can be asked for in either spelling.
+        """Open `fs` at its root.
+
+        `marks` is how an opaque directory's mark is called when it is listed or set; it is told under either name.
 
         Raises:
             EIO, ENOENT, ...: naming the FS, if it is closed or its root can't be reached.
