@@ -14,7 +14,7 @@ from overlayvfs.abi import SEEK_DATA, SEEK_HOLE, Stat, oserror
 from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.inode import Inode, adopt_readers, inode_key, is_metacopy, live_inode, real
-from overlayvfs.engine.lowers import LowerFile
+from overlayvfs.engine.lowers import LowerFile, open_found, vanished
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.permission import mode_after_write
 from overlayvfs.engine.work import keep_what_fits, staged
@@ -254,7 +254,11 @@ def _with_owner(st: Stat, make: Callable[[int, int], object]) -> None:
 
 
 def _copy_attributes(marks: MarkNames, upper: UpperLayer, layer: Layer, lower_path: str, temp: str, st: Stat) -> None:
-    for name in layer.listxattr(lower_path):
+    try:
+        names = layer.listxattr(lower_path)
+    except FileNotFoundError as error:
+        raise vanished(layer, lower_path) from error
+    for name in names:
         if not marks.is_private(name):
             keep_what_fits(upper.setxattr, temp, name, layer.getxattr(lower_path, name))
     if not stat.S_ISLNK(st.st_mode):
@@ -275,7 +279,7 @@ def _copy_data(
     upper: UpperLayer, layer: Layer, path: str, dst: Handle, size: int, progress: Progress | None
 ) -> None:
     """Copy `size` bytes, sharing blocks where the upper can and leaving holes where the source has them."""
-    src = layer.open(path)
+    src = open_found(layer, path)
     cloned = False
     try:
         cloned = upper.clone(src, dst, size, progress)

@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 from overlayvfs.abi import Stat
 from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark
+from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark, open_found
 from overlayvfs.engine.mount import NO_INODES, Mount
 from overlayvfs.layers.base import Handle, Layer
 
@@ -271,12 +271,12 @@ def _open_real(mnt: Mount, dentry: Dentry, *, writable: bool) -> tuple[Handle, H
     """Open the object and its data; True if for writing too. What lies in a lower is never opened for writing."""
     layer, path = real(mnt, dentry)
     in_upper = layer is mnt.upper
-    handle = layer.open(path, writable=writable and in_upper)
+    handle = open_found(layer, path, writable=writable and in_upper)
     contents = contents_below(mnt, dentry)
     if contents is not None:
         try:
             number, data_path = mnt.lowers.data_of(contents)
-            return handle, mnt.lowers.layer(number).open(data_path), False
+            return handle, open_found(mnt.lowers.layer(number), data_path), False
         except BaseException:
             handle.close()
             raise

@@ -14,7 +14,7 @@ from typing import Literal
 
 from overlayvfs.abi import Stat, is_whiteout, oserror
 from overlayvfs.engine.contents import ContentCache
-from overlayvfs.layers.base import Layer
+from overlayvfs.layers.base import Handle, Layer
 from overlayvfs.marks import MarkNames, parse_redirect
 
 _SAME = attrgetter("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
@@ -430,6 +430,19 @@ def find_beneath(layer: Layer, path: str) -> str:
     if not stat.S_ISREG(st.st_mode):
         raise oserror(errno.ENOENT)
     return "".join(f"/{part}" for part in at)
+
+
+def open_found(layer: Layer, path: str, *, writable: bool = False) -> Handle:
+    """Open what a lookup found in a layer. ESTALE: it has vanished since."""
+    try:
+        return layer.open(path, writable=writable)
+    except FileNotFoundError as error:
+        raise vanished(layer, path) from error
+
+
+def vanished(layer: Layer, path: str) -> OSError:
+    """Return the ESTALE for what a lookup found in a layer and somebody removed behind the overlay's back."""
+    return oserror(errno.ESTALE, reason=f"{path} has vanished from {layer.name}")
 
 
 def look(layer: Layer, path: str) -> Stat | None:

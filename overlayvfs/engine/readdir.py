@@ -10,7 +10,7 @@ from overlayvfs.abi import Dirent, Stat, is_whiteout, oserror
 from overlayvfs.engine.dentry import Dentry, Listing
 from overlayvfs.engine.inode import attributes, map_numbers, remember
 from overlayvfs.engine.lookup import lookup
-from overlayvfs.engine.lowers import LowerDir, get_mark
+from overlayvfs.engine.lowers import LowerDir, get_mark, vanished
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.namecache import LeftOut
 from overlayvfs.layers.base import Layer
@@ -122,12 +122,15 @@ def _merge(mnt: Mount, places: list[Place]) -> list[Entry]:
 
 
 def _entries(mnt: Mount, place: Place) -> dict[str, Entry | None]:
-    """Return one layer's names; None for a whiteout."""
+    """Return one layer's names; None for a whiteout. ESTALE: the directory has vanished from there."""
     number, path = place
     layer = mnt.layer(number)
     entries: dict[str, Entry | None] = {}
     # First of all: where every question is a request, a listing answers those that follow.
-    listing = layer.listdir(path)
+    try:
+        listing = layer.listdir(path)
+    except FileNotFoundError as error:
+        raise vanished(layer, path) from error
     # Whiteouts that are attributes count in a listing only where the lower directory says they are there (KB 3.18).
     with_xattrs = number > 0 and get_mark(layer, path, mnt.marks.opaque) == b"x"
     for entry in listing:

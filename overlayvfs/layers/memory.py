@@ -381,14 +381,14 @@ class MemoryLayer:
 
         From a memory layer the blocks are shared as they are now, and `src` stays the caller's. Any other file of
         CLONE_MIN bytes or more is read where it is, from now on: if True, `src` belongs to this layer, which closes
-        it when no file needs it any more.
+        it when no file needs it any more. A file whose last byte is not there is left to be copied, which finds out.
         """
         if not isinstance(dst, MemoryHandle) or not dst.is_open_on(self._superblock):
             raise oserror(errno.EXDEV)
         if isinstance(src, MemoryHandle):
             dst.adopt_content(_head(src.share_content(), size))
             return True
-        if size < CLONE_MIN:
+        if size < CLONE_MIN or not src.pread(1, size - 1):
             return False
         content = Paged.over(src, size)
         dst.adopt_content(content)

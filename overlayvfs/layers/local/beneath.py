@@ -81,6 +81,11 @@ def _walk(top: int, path: str, flags: int) -> int:
             os.close(fd)
 
 
+def is_removed(fd: int) -> bool:
+    """Tell whether an open directory has no place in its file system any more."""
+    return os.fstat(fd).st_nlink == 0
+
+
 def identity(st: os.stat_result) -> tuple[str, int, int]:
     """Return what tells one host directory from any other."""
     return ("host", st.st_dev, st.st_ino)

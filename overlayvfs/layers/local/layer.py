@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 from overlayvfs.abi import O_PATH, RENAME_NOREPLACE, Dirent, Stat, StatVfs, oserror
 from overlayvfs.layers.base import INDEX, WORK, Capabilities, Handle, Progress, UpperLayer
 from overlayvfs.layers.local import names, syscalls
-from overlayvfs.layers.local.beneath import ancestry, identity, open_directory
+from overlayvfs.layers.local.beneath import ancestry, identity, is_removed, open_directory
 from overlayvfs.layers.local.clone import clone
 from overlayvfs.layers.local.handle import HostHandle, find_attribute, list_attributes, to_stat
 from overlayvfs.layers.local.loan import lent
@@ -191,10 +191,15 @@ class LocalLayer:
     def _explained(self, error: OSError, path: str, path2: str | None = None) -> OSError:
         if error.errno in _UNUSUAL:
             return oserror(error.errno, path, path2, reason=self.name)
+        if error.errno == errno.ENOENT and is_removed(self._fd):
+            return self._gone(path, path2)
         if path2 is None and error.filename2 is None:
             error.filename = path
             return error
         return oserror(error.errno or errno.EIO, path, path2)
+
+    def _gone(self, path: str, path2: str | None = None) -> OSError:
+        return oserror(errno.ESTALE, path, path2, reason=f"{self.name} was removed")
 
     def _check_writable(self, path: str) -> None:
         if not self._writable:
@@ -235,6 +240,10 @@ class LocalLayer:
         return self._listed(path, names.entries)
 
     def _listed(self, path: str, act: Callable[[int], T]) -> T:
+        if not path and is_removed(self._fd):
+            # It can still be listed, and has no names.
+            raise self._gone(path)
+
         def reach() -> T:
             if self._directories is not None:
                 kept, relative = self._directories.parent(path)

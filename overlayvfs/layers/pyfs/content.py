@@ -157,7 +157,10 @@ class Content:
         if self._file is None:
             self._backend.forget(self._where())
             by_copy = self._writable and not self._in_place
-            file = self._backend.open(self._where(), writable=self._writable and not by_copy)
+            try:
+                file = self._backend.open(self._where(), writable=self._writable and not by_copy)
+            except FileNotFoundError as error:
+                raise self._backend.lie(self._where(), "does not show any more what was open") from error
             self._file, self._read_at, self._write_at = file, 0, 0
             with self._backend.calls(self._where()):
                 self._is_copy = by_copy or not file.seekable()
