@@ -11,6 +11,7 @@ The `box` fixture comes from the pytest plugin: `pytest_plugins = ["overlayvfs.t
 
 from overlayvfs.testing.bodies import Box, raises_errno
 from overlayvfs.testing.kernel import Kernel, NoOracle, OracleError
+from overlayvfs.testing.modelbox import Model, ModelBox
 from overlayvfs.testing.ops import Op, Outcome, Runner, Slot, call
 from overlayvfs.testing.registry import BODIES
 from overlayvfs.testing.snapshots import Entry, Snapshot, capture, differences
@@ -41,6 +42,8 @@ __all__ = [
     "Box",
     "Entry",
     "Kernel",
+    "Model",
+    "ModelBox",
     "NoOracle",
     "Node",
     "Op",

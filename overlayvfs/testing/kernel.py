@@ -44,6 +44,8 @@ class Transcript(NamedTuple):
 class Kernel:
     """One worker process and the requests it answers. Not for use by several threads at once."""
 
+    title = "the kernel"
+
     def __init__(self, kind: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         """Start a worker as "root" or "userns".
 

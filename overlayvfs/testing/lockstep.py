@@ -1,17 +1,19 @@
-"""The engine and the kernel side by side: the same stack, the same operations, and everything compared.
+"""The engine and a judge side by side: the same stack, the same operations, and everything compared.
 
-A sequence is generated while the engine executes it; the kernel then executes the same list in one round trip. What is
-compared: every result and errno, the merged tree, the upper with its marks, and every lower. A sequence on which they
-differ is cut down to what is needed and printed as a test. (machine.py has Hypothesis at the wheel instead.)
+The judge is the kernel or, where there is none to ask, the reference model. A sequence is generated while the engine
+executes it; the judge then executes the same list, the kernel in one round trip. What is compared: every result and
+errno, the merged tree, the upper with its marks, and every lower. A sequence on which they differ is cut down to what
+is needed and printed as a test. (machine.py has Hypothesis at the wheel instead.)
 """
 
 import os
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any, Protocol
 
-from overlayvfs.testing.bodies import EngineBox
-from overlayvfs.testing.coverage import Coverage
-from overlayvfs.testing.kernel import Kernel, Transcript
+from overlayvfs.testing.coverage import Coverage, Layers
+from overlayvfs.testing.judges import Judge
+from overlayvfs.testing.kernel import Transcript
 from overlayvfs.testing.minimise import Trial, minimised
 from overlayvfs.testing.ops import Op, Outcome, Runner, Slot, as_source, call
 from overlayvfs.testing.random_stacks import Profile, random_stack
@@ -20,20 +22,48 @@ from overlayvfs.testing.snapshots import Snapshot, differences, without_marks
 from overlayvfs.testing.stacks import Stack
 from overlayvfs.testing.tally import Tally
 
-MakeBox = Callable[[], EngineBox]
+
+class Driven(Protocol):
+    """A box that can be on the engine's side: the sequence is generated while it executes it."""
+
+    def start(self, stack: Stack) -> None:
+        """Mount a stack."""
+
+    @property
+    def os(self) -> Any:
+        """The tree in the shape of the os module."""
+
+    @property
+    def keeps_upper(self) -> bool:
+        """Tell whether what is made stays in the upper it was made in."""
+
+    def all_snapshots(self) -> dict[str | int, Snapshot]:
+        """Return what every layer and the merged tree show."""
+
+    def finish(self) -> None:
+        """Check that no lower changed, unmount."""
+
+    def raw_layers(self) -> Layers:
+        """Return the layers past the overlay."""
+
+    def lost_its_place(self, fd: int) -> bool:
+        """Tell whether a descriptor is a directory's that was only in a lower, and another directory has its name."""
+
+
+MakeBox = Callable[[], Driven]
 
 
 class Divergence(AssertionError):
-    """The engine and the kernel differ; carries the sequence and prints it as a test."""
+    """The engine and its judge differ; carries the sequence and prints it as a test."""
 
-    def __init__(self, trial: Trial, found: Sequence[str], told: str = "the engine and the kernel differ") -> None:
+    def __init__(self, trial: Trial, found: Sequence[str], told: str = "the engine and its judge differ") -> None:
         self.trial = trial
         self.found = found
         super().__init__("\n".join([f"{told}:", *found, "", trial.as_test()]))
 
 
 def run_random(
-    kernel: Kernel,
+    judge: Judge,
     make_box: MakeBox,
     profile: Profile,
     seed: int,
@@ -47,16 +77,16 @@ def run_random(
         Divergence: with the sequence cut down.
 
     """
-    trial, found = try_random(kernel, make_box, profile, seed, length, tally, coverage)
+    trial, found = try_random(judge, make_box, profile, seed, length, tally, coverage)
     if found:
-        smallest = minimised(trial, lambda candidate: still_diverges(kernel, make_box, candidate))
+        smallest = minimised(trial, lambda candidate: still_diverges(judge, make_box, candidate))
         # What depends on more than the sequence is told as it was seen.
-        found = diverges(kernel, make_box, smallest) or [*found, "(gone when run again)"]
-        raise Divergence(smallest, found, f"the engine and the kernel differ (seed {seed}, {profile})")
+        found = diverges(judge, make_box, smallest) or [*found, "(gone when run again)"]
+        raise Divergence(smallest, found, f"the engine and {judge.title} differ (seed {seed}, {profile})")
 
 
 def try_random(
-    kernel: Kernel,
+    judge: Judge,
     make_box: MakeBox,
     profile: Profile,
     seed: int,
@@ -79,7 +109,7 @@ def try_random(
     finally:
         engine.finish()
     tally.add(engine.ops, engine.outcomes)
-    return Trial(stack, tuple(engine.ops)), engine.compare(engine.asked_of(kernel))
+    return Trial(stack, tuple(engine.ops)), engine.compare(engine.asked_of(judge))
 
 
 _CHANGES_BY_DESCRIPTOR = ("fchmod", "fchown", "utime", "setxattr", "removexattr")
@@ -127,30 +157,30 @@ class EngineSide:
         except AssertionError as error:
             self._complaints.append(str(error))
 
-    def asked_of(self, kernel: Kernel) -> Transcript:
-        """Return what the same comes to on the kernel."""
-        return kernel.transcript(self._stack, self.ops, rotating=not self.box.keeps_upper)
+    def asked_of(self, judge: Judge) -> Transcript:
+        """Return what the same comes to where the judge is asked."""
+        return judge.transcript(self._stack, self.ops, rotating=not self.box.keeps_upper)
 
     def compare(self, theirs: Transcript) -> list[str]:
-        """Return how this side differs from the kernel's, empty if it doesn't."""
+        """Return how this side differs from the judge's, empty if it doesn't."""
         if self._complaints:
             return self._complaints
         return compare(Transcript(self.outcomes, self._snapshots), theirs, self.ops)
 
 
-def diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> list[str]:
+def diverges(judge: Judge, make_box: MakeBox, trial: Trial) -> list[str]:
     """Run a sequence on both sides; return how they differ, empty if they don't."""
     engine = EngineSide(make_box, trial.stack)
     for op in trial.ops:
         engine.perform(op)
     engine.finish()
-    return engine.compare(engine.asked_of(kernel))
+    return engine.compare(engine.asked_of(judge))
 
 
-def still_diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> bool:
+def still_diverges(judge: Judge, make_box: MakeBox, trial: Trial) -> bool:
     """Tell whether the two sides differ; a stack that can't be built or mounted shows nothing."""
     try:
-        return bool(diverges(kernel, make_box, trial))
+        return bool(diverges(judge, make_box, trial))
     except OSError:
         return False
 
@@ -158,7 +188,7 @@ def still_diverges(kernel: Kernel, make_box: MakeBox, trial: Trial) -> bool:
 def compare(ours: Transcript, theirs: Transcript, ops: Sequence[Op]) -> list[str]:
     """Return what differs, one line each: first the operations in order, then the trees."""
     found = [
-        f"{as_source(op)}: kernel {expected!r}, engine {actual!r}"
+        f"{as_source(op)}: expected {expected!r}, engine {actual!r}"
         for op, expected, actual in zip(ops, theirs.outcomes, ours.outcomes, strict=True)
         if expected != actual
     ]

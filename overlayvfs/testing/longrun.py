@@ -1,4 +1,4 @@
-"""The long lockstep run: many random sequences over the engine and the kernel, in several processes.
+"""The long lockstep run: many random sequences over the engine and a judge, in several processes.
 
     python -m overlayvfs.testing.longrun --sequences 20000 --length 40 --hostile --marks --separate both --jobs 2
 
@@ -10,23 +10,31 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-from overlayvfs.testing.bodies import EngineBox, EngineOnHost, EngineOnMemory
+from overlayvfs.testing.bodies import EngineOnHost, EngineOnMemory
 from overlayvfs.testing.coverage import Coverage
-from overlayvfs.testing.kernel import Kernel, NoOracle
-from overlayvfs.testing.lockstep import Divergence, run_random
+from overlayvfs.testing.judges import JUDGES
+from overlayvfs.testing.kernel import NoOracle
+from overlayvfs.testing.lockstep import Divergence, Driven, run_random
+from overlayvfs.testing.modelbox import ModelBox, check_claimed
 from overlayvfs.testing.random_stacks import Profile
 from overlayvfs.testing.rotating import RotatingEngine
 from overlayvfs.testing.tally import Tally
+from overlayvfs.testing.trees import Unsupported
 
 _CHUNK = 25
 """Sequences a process is given at a time: seconds of work."""
 
-_BODIES: dict[str, type[EngineBox]] = {"memory": EngineOnMemory, "host": EngineOnHost, "rotating": RotatingEngine}
+_BODIES: dict[str, Callable[[], Driven]] = {
+    "memory": EngineOnMemory,
+    "host": EngineOnHost,
+    "rotating": RotatingEngine,
+    "model": ModelBox,
+}
 _SEPARATE: dict[str, tuple[bool, ...]] = {"no": (False,), "yes": (True,), "both": (False, True)}
 
 
@@ -45,14 +53,14 @@ class Report:
         self.divergences += other.divergences
 
 
-def run_seeds(body: str, profiles: Sequence[Profile], seeds: Sequence[int], length: int) -> Report:
+def run_seeds(judged_by: str, body: str, profiles: Sequence[Profile], seeds: Sequence[int], length: int) -> Report:
     """Run the sequences of these seeds, each in the next profile's manner."""
-    kernel = Kernel.find()
+    judge = JUDGES[judged_by]()
     report = Report()
     for seed in seeds:
         profile = profiles[seed % len(profiles)]
         try:
-            run_random(kernel, _BODIES[body], profile, seed, length, report.tally, report.coverage)
+            run_random(judge, _BODIES[body], profile, seed, length, report.tally, report.coverage)
         except Divergence as divergence:
             report.divergences.append(str(divergence))
     return report
@@ -61,14 +69,16 @@ def run_seeds(body: str, profiles: Sequence[Profile], seeds: Sequence[int], leng
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as the command line says; the exit status."""
     asked = _parser().parse_args(arguments)
-    try:
-        oracle = Kernel.find().description
-    except NoOracle as error:
-        print(f"no overlay mount can be made here: {error}")  # noqa: T201 - a command speaks
-        return 2
     profiles = _profiles(asked)
+    try:
+        judge = JUDGES[asked.judge]().description
+        if "model" in (asked.judge, asked.body):
+            check_claimed(profiles)
+    except (NoOracle, Unsupported) as error:
+        print(f"no judge for this: {error}")  # noqa: T201 - a command speaks
+        return 2
     last = asked.seed + asked.sequences - 1
-    print(f"oracle: {oracle}", f"seeds {asked.seed} to {last}, {asked.length} operations each", sep="\n")  # noqa: T201
+    print(f"judge: {judge}", f"seeds {asked.seed} to {last}, {asked.length} operations each", sep="\n")  # noqa: T201
     started = time.monotonic()
     report = Report()
     for part in _parts(asked, profiles, started + asked.minutes * 60):
@@ -87,11 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parts(asked: argparse.Namespace, profiles: Sequence[Profile], deadline: float) -> Iterator[Report]:
-    # Not forked: each process has an oracle of its own.
+    # Not forked: each process has a judge of its own.
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
         seeds = range(asked.seed, asked.seed + asked.sequences)
         futures = [
-            pool.submit(run_seeds, asked.body, profiles, seeds[at : at + _CHUNK], asked.length)
+            pool.submit(run_seeds, asked.judge, asked.body, profiles, seeds[at : at + _CHUNK], asked.length)
             for at in range(0, asked.sequences, _CHUNK)
         ]
         for future in as_completed(futures):
@@ -113,14 +123,20 @@ def _profiles(asked: argparse.Namespace) -> list[Profile]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m overlayvfs.testing.longrun",
-        description="Run random sequences over this library's overlay and the kernel's, and compare everything.",
+        description="Run random sequences over this library's overlay and a judge, and compare everything.",
     )
     parser.add_argument("--sequences", type=int, default=2000, metavar="N")
     parser.add_argument("--length", type=int, default=30, metavar="N", help="operations in a sequence")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first sequence's seed")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, each with an oracle of its own")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes, each with a judge of its own")
     parser.add_argument("--minutes", type=float, default=math.inf, metavar="N", help="stop after that long")
-    parser.add_argument("--body", choices=_BODIES, default="memory", help="what the layers are (rotating: both sides')")
+    parser.add_argument("--judge", choices=JUDGES, default="kernel", help="who knows what is right")
+    parser.add_argument(
+        "--body",
+        choices=_BODIES,
+        default="memory",
+        help="what the engine's layers are (rotating: the judge's too), or the model in the engine's place",
+    )
     parser.add_argument("--separate", choices=_SEPARATE, default="no", help="every layer on a file system of its own")
     parser.add_argument("--hostile", action="store_true", help="arguments that no sane program passes")
     parser.add_argument("--marks", action="store_true", help="redirects made by hand in the initial layers")

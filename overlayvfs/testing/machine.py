@@ -1,4 +1,4 @@
-"""Hypothesis at the wheel: engine and kernel side by side, one operation at a time.
+"""Hypothesis at the wheel: engine and judge side by side, one operation at a time.
 
     class TestLockstep(machine(EngineOnMemory, Profile())):
         pass
@@ -7,6 +7,7 @@ Each result is compared at once and the trees at the end. A failure shrinks to f
 can be pasted (`lockstep.run_random` is many times faster and finds as much; Hypothesis shrinks what it found itself).
 """
 
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from overlayvfs.testing.judges import Judge
 from overlayvfs.testing.kernel import Kernel, Transcript
 from overlayvfs.testing.lockstep import Divergence, EngineSide, MakeBox
 from overlayvfs.testing.minimise import Trial
@@ -39,10 +41,11 @@ class Lockstep(RuleBasedStateMachine):
 
     make_box: MakeBox
     profile: Profile
+    find_judge: Callable[[], Judge]
 
     def __init__(self) -> None:
         super().__init__()
-        self._kernel = Kernel.find()
+        self._judge = type(self).find_judge()
         self._theirs: list[Outcome] = []
         self._engine: EngineSide | None = None
 
@@ -51,7 +54,7 @@ class Lockstep(RuleBasedStateMachine):
         """Mount one random stack on both sides."""
         self._stack = random_stack(rng, self.profile)
         self._engine = EngineSide(type(self).make_box, self._stack)
-        self._mount = self._kernel.mount(self._stack, rotating=not self._engine.box.keeps_upper)
+        self._mount = self._judge.mount(self._stack, rotating=not self._engine.box.keeps_upper)
         self._operations = Operations(rng, self._stack, self.profile)
 
     @precondition(lambda self: self._engine is not None)
@@ -66,7 +69,7 @@ class Lockstep(RuleBasedStateMachine):
         self._operations.learn(op, ours)
         self._theirs.append(theirs)
         if ours != theirs:
-            raise Divergence(self._trial(), [f"{as_source(op)}: kernel {theirs!r}, engine {ours!r}"])
+            raise Divergence(self._trial(), [f"{as_source(op)}: expected {theirs!r}, engine {ours!r}"])
 
     def teardown(self) -> None:
         """Compare the trees, then unmount both."""
@@ -94,9 +97,10 @@ class Lockstep(RuleBasedStateMachine):
         return Trial(self._stack, tuple(self._side().ops))
 
 
-def machine(make_box: MakeBox, profile: Profile) -> Any:
+def machine(make_box: MakeBox, profile: Profile, find_judge: Callable[[], Judge] = Kernel.find) -> Any:
     """Return the unittest.TestCase of a machine over these boxes, for a test class to inherit."""
-    made: Any = type("LockstepOf", (Lockstep,), {"make_box": staticmethod(make_box), "profile": profile})
+    members = {"make_box": staticmethod(make_box), "profile": profile, "find_judge": staticmethod(find_judge)}
+    made: Any = type("LockstepOf", (Lockstep,), members)
     case = made.TestCase
     case.settings = SETTINGS
     return case

@@ -68,6 +68,9 @@ class ModelBox(Box):
             raise LookupError("a read-only overlay has no upper")
         return capture(_plain(layer), "", prefix=_PREFIX)
 
+    def _lower_count(self) -> int:
+        return len(self._layers)
+
     def _stop(self) -> None:
         pass
 
@@ -78,24 +81,26 @@ class Model:
     title = "the model"
     description = "the reference model"
 
-    def mount(self, stack: Stack) -> "ModelMount":
-        """Mount a stack. Raises Unsupported for options that the model does not claim."""
+    def mount(self, stack: Stack, *, rotating: bool = False) -> "ModelMount":
+        """Mount a stack. Raises Unsupported for options that the model does not claim, and for rotating layers."""
+        if rotating:
+            raise Unsupported("the model rotates no layers")
         return ModelMount(stack)
 
-    def transcript(self, stack: Stack, ops: Sequence[Op]) -> Transcript:
+    def transcript(self, stack: Stack, ops: Sequence[Op], *, rotating: bool = False) -> Transcript:
         """Mount a stack, execute operations, look at everything."""
-        mount = self.mount(stack)
-        outcomes = mount.run(ops)
-        return Transcript(outcomes, {which: mount.snapshot(which) for which in stack.views()})
+        mount = self.mount(stack, rotating=rotating)
+        return Transcript(mount.run(ops), mount.box.all_snapshots())
 
 
 class ModelMount:
     """One stack that the model has mounted."""
 
     def __init__(self, stack: Stack) -> None:
-        self._box = ModelBox()
-        self._box.start(stack)
-        self._runner = Runner(self._box.os)
+        self.box = ModelBox()
+        self.box.start(stack)
+        self._runner = Runner(self.box.os)
+        self._lower_count = len(stack.lowers)
 
     def run(self, ops: Sequence[Op]) -> list[Outcome]:
         """Execute operations; descriptors stay open for the next ones."""
@@ -103,11 +108,15 @@ class ModelMount:
 
     def snapshot(self, which: str | int) -> Snapshot:
         """Return what "merged", "upper" or the lower of this index shows."""
-        return self._box.snapshot(which)
+        return self.box.snapshot(which)
+
+    def lower_count(self) -> int:
+        """Return how many lowers there are."""
+        return self._lower_count
 
     def close(self) -> None:
         """Unmount: check that no lower changed."""
-        self._box.finish()
+        self.box.finish()
 
 
 def check_claimed(profiles: Iterable[Profile]) -> None:

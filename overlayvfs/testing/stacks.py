@@ -19,13 +19,6 @@ class Stack:
     options: Mapping[str, str | bool] = field(default_factory=dict)
     separate: bool | None = None
 
-    def views(self) -> list[str | int]:
-        """Return what there is to look at: lowers by their index, "upper" if there is one, "merged".
-
-        The merged tree last: looking names up may leave origin marks in the upper (ovl_fix_origin).
-        """
-        return [*range(len(self.lowers)), *([] if self.upper is None else ["upper"]), "merged"]
-
     def as_source(self) -> list[str]:
         """Return the lines of a test that arrange this stack."""
         lines = [f"box.lower({_tree_source(tree)})" for tree in self.lowers]
