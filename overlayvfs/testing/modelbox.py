@@ -15,7 +15,7 @@ from overlayvfs.testing.stacks import Stack
 from overlayvfs.testing.trees import Tree, Unsupported, build, normal
 
 _PREFIX: Final = "trusted.overlay."
-_CLAIMED: Final = {"redirect_dir": ("on", "off", "follow", True, False), "xino": ("on", "off", "auto")}
+_CLAIMED: Final = {"redirect_dir": ("on", "off", "follow", "nofollow", True, False), "xino": ("on", "off", "auto")}
 """The options that the model knows, and their values."""
 
 

@@ -8,7 +8,7 @@ where there is none to ask.
 What it does not claim:
 
 - callers without privilege (`seteuid` and its kin);
-- the options `index`, `metacopy`, `volatile`, `nfs_export`, `userxattr` and `redirect_dir=nofollow`;
+- the options `index`, `metacopy`, `volatile`, `nfs_export` and `userxattr`;
 - inode numbers and devices, beyond which objects are the same, and d_ino; sizes of directories;
 - atime and ctime as side effects;
 - positions in a directory of one layer;

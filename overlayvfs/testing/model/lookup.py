@@ -15,6 +15,7 @@ def look_up(union: Union, parent: Found, name: str) -> Found:
         ENAMETOOLONG: the name has more than 255 bytes.
         EINVAL: a malformed redirect (KB 10.14).
         EACCES: a redirect through `.` or `..`.
+        EPERM: a redirect, and none is to be followed (redirect_dir=nofollow, KB 10.15).
         ESTALE: another directory showed the same lower one first (KB 2.10).
 
     """
@@ -26,7 +27,8 @@ def look_up(union: Union, parent: Found, name: str) -> Found:
     search = _Search(name)
     held = None
     if upper_dir is not None:
-        held = search.in_layer(upper_dir, lowest=False)
+        held = search.in_layer(upper_dir, lowest=not (union.follows_redirects or parent.lowers))
+        search.check_may_follow(union)
     whiteout = upper_dir is not None and name in upper_dir.names and upper_dir.names[name].is_whiteout
     result = Found(parent, name, held, whiteout=whiteout)
     _look_below(union, search, result)
@@ -44,13 +46,15 @@ def _look_below(union: Union, search: "_Search", result: Found) -> None:
     while waiting and not search.stop:
         number, base = waiting.pop(0)
         # A mark in the lowest layer could only speak of layers below it.
-        inode = search.in_layer(base, lowest=number == len(roots) - 1)
+        lowest = number == len(roots) - 1 if union.follows_redirects else not waiting
+        inode = search.in_layer(base, lowest=lowest)
         if inode is None:
             continue
         if not result.lowers:
             result.place = search.place
             _note_origin(union, result, inode)
         result.lowers.append((number, inode))
+        search.check_may_follow(union)
         if search.is_absolute and not from_roots:
             waiting, from_roots = roots[number + 1 :], True
 
@@ -73,6 +77,7 @@ class _Search:
         """What is below is hidden."""
         self.place: Place | None = None
         """Where the last object was found."""
+        self._is_redirected = False
         self._name = name
         self._is_dir = False
 
@@ -80,6 +85,11 @@ class _Search:
     def is_absolute(self) -> bool:
         """Tell whether the search goes on from the roots of the layers."""
         return self._name.startswith("/")
+
+    def check_may_follow(self, union: Union) -> None:
+        """Raise EPERM if a redirect was found that is not to be followed."""
+        if self._is_redirected and not union.follows_redirects:
+            raise oserror(errno.EPERM, self._name)
 
     def in_layer(self, base: Inode, *, lowest: bool) -> Inode | None:
         """Return what one layer has below its directory `base`, None if nothing that counts."""
@@ -119,6 +129,7 @@ class _Search:
         redirect = redirect_of(found)
         if redirect is None:
             return
+        self._is_redirected = True
         if redirect.startswith("/"):
             # Also below an opaque directory an absolute one leads on (KB 10.9).
             self.stop = False

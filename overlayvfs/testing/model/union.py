@@ -90,6 +90,11 @@ class Union:
         return self.options.get("redirect_dir") in (True, "on")
 
     @property
+    def follows_redirects(self) -> bool:
+        """Tell whether redirects that exist count (KB 1.3)."""
+        return self.options.get("redirect_dir") != "nofollow"
+
+    @property
     def expects_no_offline_changes(self) -> bool:
         """Tell whether an option forbids changing layers while they are not mounted (KB 4.3)."""
         return self.moves_lower_directories or self.options.get("xino") in (True, "on")
