@@ -5,18 +5,20 @@ A longer run of either: `python -m overlayvfs.testing.longrun --body model` and 
 
 import os
 import time
+from random import Random
 
 import pytest
 
-from overlayvfs.testing.bodies import EngineOnHost, EngineOnMemory
+from overlayvfs.testing.bodies import EngineOnHost, EngineOnMemory, KernelBox
 from overlayvfs.testing.hostos import is_root
 from overlayvfs.testing.kernel import Kernel
-from overlayvfs.testing.lockstep import run_random
+from overlayvfs.testing.lockstep import EngineSide, run_random
 from overlayvfs.testing.longrun import main as longrun
 from overlayvfs.testing.machine import machine
 from overlayvfs.testing.modelbox import Model, ModelBox, check_claimed
 from overlayvfs.testing.ops import Outcome, Slot, call
-from overlayvfs.testing.random_stacks import Profile
+from overlayvfs.testing.random_stacks import Profile, random_stack
+from overlayvfs.testing.sequences import Operations
 from overlayvfs.testing.stacks import Stack
 from overlayvfs.testing.tally import Tally
 from overlayvfs.testing.trees import DIR, WHITEOUT, Unsupported, directory
@@ -61,6 +63,25 @@ def test_the_model_does_what_the_kernel_does_at_length(oracle: Kernel, profile: 
     tally = Tally()
     run_seeds(oracle, ModelBox, PROFILES[profile], range(1000, 1000 + FIXED), tally)
     print(f"{profile}: {tally}")
+
+
+@pytest.mark.kernel
+def test_the_model_lists_names_in_the_kernels_order(oracle: Kernel):
+    # Outcomes have listings sorted: each layer's order is its file system's affair. This one's is tmpfs's.
+    for seed in range(FEW):
+        rng = Random(seed)
+        stack = random_stack(rng, Profile())
+        side, operations = EngineSide(ModelBox, stack), Operations(rng, stack, Profile())
+        while len(side.ops) < 30:
+            outcome = side.perform(operations.draw())
+            operations.learn(side.ops[-1], outcome)
+        theirs = KernelBox()
+        theirs.start(stack)
+        theirs.run(side.ops)
+        directories = [path for path, entry in side.box.snapshot().items() if entry.kind == "dir"]
+        expected = {path: theirs.os.listdir(path or "/") for path in directories}
+        theirs.finish()
+        assert {path: side.box.os.listdir(path or "/") for path in directories} == expected
 
 
 @pytest.mark.kernel

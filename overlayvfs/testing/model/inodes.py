@@ -120,27 +120,26 @@ class Inode:
     # Names.
 
     def put(self, name: str, inode: "Inode") -> None:
-        """Let `name` be `inode`; what it was before loses a name. A name that was there keeps its place."""
-        _lose_name(self.names.get(name))
+        """Let `name` be `inode`, the newest of all names; what it was before loses one."""
+        self.take(name)
         self.names[name] = inode
 
     def take(self, name: str) -> None:
-        """Let there be no `name`; what it was loses a name."""
-        _lose_name(self.give(name))
+        """Let there be no `name`; what it was, if anything, loses one."""
+        inode = self.names.pop(name, None)
+        if inode is not None:
+            inode.nlink -= 1
+            inode.removed = inode.is_dir
 
     def give(self, name: str) -> "Inode":
         """Let there be no `name` and return what it was, which is to have another."""
         return self.names.pop(name)
 
     def exchange(self, name: str, other: "Inode", other_name: str) -> None:
-        """Exchange a name of this directory with one of another."""
-        self.names[name], other.names[other_name] = other.names[other_name], self.names[name]
-
-
-def _lose_name(inode: Inode | None) -> None:
-    if inode is not None:
-        inode.nlink -= 1
-        inode.removed = inode.is_dir
+        """Exchange a name of this directory with one of another: they are the newest then."""
+        mine, others = self.give(name), other.give(other_name)
+        self.names[name] = others
+        other.names[other_name] = mine
 
 
 def directory() -> Inode:
