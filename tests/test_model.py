@@ -165,6 +165,13 @@ def test_the_model_refuses_what_it_does_not_claim_by_name(options: dict[str, str
         check_claimed([Profile(options)])
 
 
+def test_the_model_refuses_rotating_layers(capsys: pytest.CaptureFixture):
+    with pytest.raises(Unsupported, match="rotates"):
+        Model().mount(Stack([{"/f": "x"}]), rotating=True)
+    assert longrun(["--judge", "model", "--body", "rotating"]) == 2
+    assert "the model rotates no layers" in capsys.readouterr().out
+
+
 def test_the_model_refuses_callers_without_privilege():
     with pytest.raises(Unsupported, match="privilege"):
         check_claimed([Profile(credentials=True)])

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         judge = JUDGES[asked.judge]().description
         if "model" in (asked.judge, asked.body):
-            check_claimed(profiles)
+            check_claimed(profiles, rotating=asked.body == "rotating")
     except (NoOracle, Unsupported) as error:
         print(f"no judge for this: {error}")  # noqa: T201 - a command speaks
         return 2

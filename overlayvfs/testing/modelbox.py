@@ -83,8 +83,7 @@ class Model:
 
     def mount(self, stack: Stack, *, rotating: bool = False) -> "ModelMount":
         """Mount a stack. Raises Unsupported for options that the model does not claim, and for rotating layers."""
-        if rotating:
-            raise Unsupported("the model rotates no layers")
+        check_claimed([Profile(stack.options)], rotating=rotating)
         return ModelMount(stack)
 
     def transcript(self, stack: Stack, ops: Sequence[Op], *, rotating: bool = False) -> Transcript:
@@ -119,8 +118,10 @@ class ModelMount:
         self.box.finish()
 
 
-def check_claimed(profiles: Iterable[Profile]) -> None:
+def check_claimed(profiles: Iterable[Profile], *, rotating: bool = False) -> None:
     """Raise Unsupported for sequences of which the model says nothing."""
+    if rotating:
+        raise Unsupported("the model rotates no layers")
     for profile in profiles:
         _check_options(profile.options)
         if profile.credentials:
