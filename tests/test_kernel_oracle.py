@@ -111,6 +111,21 @@ def test_stat_outcomes_tell_identity_by_the_order_of_meeting_and_fresh_times(box
     assert outcomes[4].value["mode"] == "600"
 
 
+def test_layers_rotate_after_each_change_once_nothing_is_open_and_only_on_rotating_bodies(box):
+    box.lower({"/f": "x"})
+    box.os.listdir("/")
+    counts = [box.lower_count()]
+    box.os.mkdir("/d")
+    counts.append(box.lower_count())
+    fd = box.os.open("/f", os.O_RDWR)
+    box.os.write(fd, b"y")
+    counts.append(box.lower_count())
+    box.os.close(fd)
+    counts.append(box.lower_count())
+    assert box.read("/f") == b"y"
+    assert counts == ([1, 1, 1, 1] if box.keeps_upper else [1, 2, 2, 3])
+
+
 def test_an_absolute_symlink_resolves_inside_the_tree(box):
     box.lower({"/etc/here": "ours", "/l": symlink("/etc/here")})
     assert box.read("/l") == b"ours"

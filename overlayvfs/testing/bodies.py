@@ -119,7 +119,7 @@ class Box(ABC):
         """Return what every layer and the merged tree show; lowers that came to be on the way after those given."""
         uppers = ["upper"] if self._mounted().upper is not None else []
         # The merged tree last, as the kernel's side does: looking names up may leave origin marks in the upper.
-        return {which: self._snapshot(which) for which in (*range(self._lower_count()), *uppers, "merged")}
+        return {which: self._snapshot(which) for which in (*range(self.lower_count()), *uppers, "merged")}
 
     @property
     def keeps_origins(self) -> bool:
@@ -232,7 +232,7 @@ class Box(ABC):
     def _snapshot(self, which: str | int) -> Snapshot: ...
 
     @abstractmethod
-    def _lower_count(self) -> int:
+    def lower_count(self) -> int:
         """Return how many lowers there are now."""
 
     @abstractmethod
@@ -277,7 +277,7 @@ class KernelBox(Box):
     def _snapshot(self, which: str | int) -> Snapshot:
         return self._live().snapshot(which)
 
-    def _lower_count(self) -> int:
+    def lower_count(self) -> int:
         return self._live().lower_count()
 
     def _stop(self) -> None:
@@ -346,7 +346,7 @@ class EngineBox(Box):
         osmod, root = self._inspect(layer)
         return capture(osmod, root, prefix=self._prefix())
 
-    def _lower_count(self) -> int:
+    def lower_count(self) -> int:
         return len(self._layers)
 
     def _layer_of(self, which: int) -> Any:

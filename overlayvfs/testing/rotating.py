@@ -25,7 +25,7 @@ class Rotating(Box):
     def snapshot(self, which: str | int = "merged") -> Snapshot:
         """Return what "merged", "upper" or the lower of this index shows; "upper" only until it rotated away."""
         given = len(self._mounted().lowers)
-        if which == "upper" and self._lower_count() > given:
+        if which == "upper" and self.lower_count() > given:
             raise Unsupported("the upper that held the marks is a lower by now")
         return super().snapshot(which)
 
