@@ -278,6 +278,7 @@ class KernelBox(Box):
         return self._live().snapshot(which)
 
     def lower_count(self) -> int:
+        """Return how many lowers there are now."""
         return self._live().lower_count()
 
     def _stop(self) -> None:
@@ -347,6 +348,7 @@ class EngineBox(Box):
         return capture(osmod, root, prefix=self._prefix())
 
     def lower_count(self) -> int:
+        """Return how many lowers there are now."""
         return len(self._layers)
 
     def _layer_of(self, which: int) -> Any:
