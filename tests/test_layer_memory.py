@@ -4,7 +4,7 @@ import itertools
 import threading
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -595,6 +595,18 @@ def test_attributes_of_a_snapshot_are_its_own() -> None:
 
 
 # Clones
+
+
+def test_a_file_asked_for_names_below_it_is_not_remembered_when_its_own_name_goes() -> None:
+    layer = MemoryLayer()
+    with closing(layer.create("/f", 0o644, 0, 0)):
+        for ask in (lambda: layer.create("/f/x", 0o644, 0, 0), lambda: layer.lstat("/f/x")):
+            with raises_errno(errno.ENOTDIR):
+                ask()
+        layer.unlink("/f")
+        for ask in (lambda: layer.create("/f/x", 0o644, 0, 0), lambda: layer.lstat("/f/x")):
+            with raises_errno(errno.ENOENT):
+                ask()
 
 
 def test_clone_shares_the_blocks_and_no_later_write() -> None:

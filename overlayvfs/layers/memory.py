@@ -432,7 +432,9 @@ class MemoryLayer:
             parent = self._walk(above)
             if parent is None:
                 return None
-            near[above] = parent.ino
+            if parent.entries is not None:
+                # Only directories: what else moves or goes is not counted in `moves`.
+                near[above] = parent.ino
         entries = parent.entries
         if entries is None:
             raise oserror(errno.ENOTDIR, path)
@@ -482,7 +484,8 @@ class MemoryLayer:
         parent = self._table.get(near.get(above, 0))
         if parent is None:
             parent = self._find(above)
-            near[above] = parent.ino
+            if parent.entries is not None:
+                near[above] = parent.ino
         if parent.entries is None:
             raise oserror(errno.ENOTDIR, path)
         return parent, name
