@@ -214,6 +214,69 @@ def test_changes_look_only_at_what_the_upper_holds(monkeypatch):
     assert len(calls) < 60
 
 
+EDITS = {
+    "a new file": lambda ofs: ofs.writetext("/new", "x"),
+    "a removal": lambda ofs: ofs.remove("/a"),
+    "a first write": lambda ofs: ofs.writetext("/d/f", "x"),
+    "a write through an open file": lambda ofs: ofs.held.write(b"more"),
+    "a cut through an open file": lambda ofs: ofs.held.truncate(1),
+    "a mode by descriptor": lambda ofs: ofs.os.fchmod(ofs.held_fd, 0o600),
+    "an attribute": lambda ofs: ofs.os.setxattr("/d/e/g", "user.new", b"1"),
+    "a rename": lambda ofs: ofs.os.rename("/d/e/g", "/moved"),
+    "a whiteout put by hand": lambda ofs: ofs.upper.os.mknod("/d/e", stat.S_IFCHR, 0),
+    "going back": lambda ofs: ofs.rollback(ofs.point),
+    "forgetting all": lambda ofs: ofs.discard(),
+    "a merge": lambda ofs: ofs.merge(ofs.child),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_changes_asked_for_again_show_what_was_changed_in_between(edit):
+    upper = MemoryFS()
+    ofs = stacked(upper)
+    ofs.upper, ofs.point = upper, ofs.checkpoint()
+    ofs.child = ofs.fork()
+    ofs.child.writetext("/from the fork", "x")
+    ofs.held = ofs.openbin("/d/f", "r+")
+    ofs.held_fd = ofs.os.open("/d/f", os.O_RDONLY)
+    ofs.writetext("/big", "edited")
+    for options in ({}, {"content": True}, {"directory_times": True}):
+        ofs.changes(**options)
+    before = ofs.changes()
+    assert ofs.changes() == before
+    EDITS[edit](ofs)
+    after = ofs.changes()
+    assert after != before
+    # A fork knows nothing of what its parent remembers.
+    assert after == ofs.fork().changes()
+
+
+def test_changes_asked_for_again_are_a_list_of_the_callers_own():
+    ofs = stacked()
+    ofs.writetext("/new", "x")
+    ofs.changes().clear()
+    assert listed(ofs) == listed(ofs) == ["A /new"]
+
+
+def test_nothing_is_compared_again_while_nothing_changes(monkeypatch):
+    ofs = stacked()
+    ofs.writetext("/new", "x")
+    expected = listed(ofs)
+    monkeypatch.setattr(MemoryLayer, "listdir", lambda *_: pytest.fail("a layer was asked"))
+    assert ofs.exists("/a")
+    assert listed(ofs) == expected
+
+
+def test_changes_after_a_commit_into_a_lower_are_gone():
+    below, ofs = MemoryFS(), None
+    below.writetext("/a", "lower")
+    ofs = OverlayFS([below], MemoryFS())
+    ofs.writetext("/a", "upper")
+    assert listed(ofs) == ["C /a content times"]
+    ofs.commit(below)
+    assert listed(ofs) == []
+
+
 def test_whiteouts_and_marks_are_no_changes_of_their_own():
     ofs = stacked(lower={"/d/f": "x", "/p/": directory(mode=0o700)})
     ofs.os.chmod("/d", 0o711)

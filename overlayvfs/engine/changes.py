@@ -15,12 +15,13 @@ from typing import Final
 from overlayvfs.abi import Stat, oserror
 from overlayvfs.engine.copy_up import CHUNK
 from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.fork import lowers_alone
 from overlayvfs.engine.inode import attributes, is_metacopy, open_inode, real
 from overlayvfs.engine.lookup import lookup
 from overlayvfs.engine.lowers import LowerFile
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.readdir import list_names
-from overlayvfs.layers.base import INDEX, SnapshotLayer
+from overlayvfs.layers.base import INDEX, SnapshotLayer, is_snapshot_layer
 
 ADDED: Final = "A"
 CHANGED: Final = "C"
@@ -60,6 +61,31 @@ def compare(now: Mount, then: Mount, *, content: bool = False, directory_times: 
         comparison = _Comparison(now, then, content=content, directory_times=directory_times)
         comparison.run()
         return sorted(comparison.with_renames(), key=lambda change: change.path)
+
+
+def compare_with_lowers(now: Mount, *, content: bool, directory_times: bool) -> list[Change]:
+    """Return what `compare` finds different from the lowers alone; found once for as long as nothing changes.
+
+    Only an upper in memory tells whether it is what it was. Raises as `compare`.
+    """
+    with now.lock:
+        upper = now.upper
+        version = None
+        if upper is not None and is_snapshot_layer(upper) and not (now.lowers.detect or now.closed):
+            # The root stands for what is known of the lowers: whoever is told to forget that makes a new one.
+            version = upper.version(), now.lowers.root
+        kind = content, directory_times
+        known = now.known_changes.get(kind)
+        if version is not None and known is not None and known[0] == version:
+            return list(known[1])
+        then = lowers_alone(now)
+        try:
+            changes = compare(now, then, content=content, directory_times=directory_times)
+        finally:
+            then.close()
+        if version is not None:
+            now.known_changes[kind] = version, tuple(changes)
+        return changes
 
 
 @contextmanager

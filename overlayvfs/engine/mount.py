@@ -20,6 +20,7 @@ from overlayvfs.layers.base import Layer, SnapshotLayer, Torn, UpperLayer
 from overlayvfs.marks import TRUSTED, USER, MarkNames
 
 if TYPE_CHECKING:
+    from overlayvfs.engine.changes import Change
     from overlayvfs.engine.fork import Checkpoint
     from overlayvfs.engine.inode import Inode
 
@@ -195,6 +196,8 @@ class Mount:
         """What the parent was then, or this when it was last merged into the parent."""
         self.origins: ChainMap[int, LowerFile] = ChainMap()
         """What the upper's objects were copied up from, by inode number: for where an origin mark can't tell."""
+        self.known_changes: dict[tuple[bool, bool], tuple[object, tuple[Change, ...]]] = {}
+        """What differed from the lowers, by kind of comparison, and the version of both sides that it holds for."""
         self.watchers: tuple[Report, ...] = ()
         self.whiteout: str | None = None
         self.temp_count = 0

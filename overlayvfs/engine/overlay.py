@@ -23,7 +23,7 @@ from overlayvfs.abi import (
 from overlayvfs.engine import attr, create, remove, restore, xattr
 from overlayvfs.engine import fork as forking
 from overlayvfs.engine import rename as renaming
-from overlayvfs.engine.changes import Change, compare, locked, touched
+from overlayvfs.engine.changes import Change, compare, compare_with_lowers, locked, touched
 from overlayvfs.engine.checks import check_not_volatile, make_ready
 from overlayvfs.engine.dentry import Dentry, Listing
 from overlayvfs.engine.file import File
@@ -233,6 +233,8 @@ class Overlay:
         directory_times: bool = False,
     ) -> list[Change]:
         """Return what differs from the lowers, a checkpoint or a fork, sorted by path; see engine.changes. EINVAL."""
+        if since is None:
+            return compare_with_lowers(self._mnt, content=content, directory_times=directory_times)
         base = self.view(since)
         try:
             return compare(self._mnt, base._mnt, content=content, directory_times=directory_times)

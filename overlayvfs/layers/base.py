@@ -211,6 +211,9 @@ class SnapshotLayer(UpperLayer, Protocol):
     def snapshot(self) -> "SnapshotLayer":
         """Return an independent layer equal to this one now: marks, links, inode numbers, WORK and INDEX."""
 
+    def version(self) -> object:
+        """Return an object that stays the same one until something changes: a name, an attribute, contents."""
+
 
 @runtime_checkable
 class CopiedLayer(UpperLayer, Protocol):

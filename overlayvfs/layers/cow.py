@@ -47,6 +47,15 @@ class Radix(Generic[T]):
         self.owner = object()
         return twin
 
+    def version(self) -> object:
+        """Return an object that stays the same one until something is written; what was written is shared from then on.
+
+        That is the owner's token: no node has it before the first write, and the root has it from then on.
+        """
+        if self.top[0][_OWNER] is self.owner:
+            self.owner = object()
+        return self.owner
+
     def get(self, key: int) -> T | None:
         """Return the item at `key` >= 0, None where there is none."""
         node, shift = self.top

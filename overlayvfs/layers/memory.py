@@ -82,6 +82,11 @@ class MemoryLayer:
             twin = self._superblock.fork()
         return MemoryLayer(twin, self._root, name=self._name)
 
+    def version(self) -> object:
+        """Return an object that stays the same one until something changes, anywhere in the superblock."""
+        with self._superblock.lock:
+            return self._table.version()
+
     @property
     def name(self) -> str:
         """How messages call this layer."""

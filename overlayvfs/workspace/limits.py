@@ -310,6 +310,11 @@ class SnapshotLimited(Limited):
             twin._usage = None if self._nameless else self.usage.copy()
             return twin
 
+    def version(self) -> object:
+        """Return what the layer itself does."""
+        assert isinstance(self.inner, SnapshotLayer)
+        return self.inner.version()
+
 
 class CopiedLimited(Limited):
     """Bounds around an upper that is forked by copying it."""

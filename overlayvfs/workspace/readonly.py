@@ -135,6 +135,11 @@ class SnapshotReadOnly(ReadOnlySubtrees):
         assert isinstance(self.inner, SnapshotLayer)
         return type(self)(self.inner.snapshot(), self.paths)
 
+    def version(self) -> object:
+        """Return what the layer itself does."""
+        assert isinstance(self.inner, SnapshotLayer)
+        return self.inner.version()
+
 
 class ReadOnlyHandle(ThroughHandle):
     """An open object that can't be changed: EROFS."""
