@@ -16,7 +16,7 @@ from overlayvfs.abi import Stat, oserror
 from overlayvfs.engine.copy_up import CHUNK
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.fork import lowers_alone
-from overlayvfs.engine.inode import attributes, is_metacopy, open_inode, real
+from overlayvfs.engine.inode import attributes, is_metacopy, open_inode, real, real_stat
 from overlayvfs.engine.lookup import lookup
 from overlayvfs.engine.lowers import LowerFile
 from overlayvfs.engine.mount import Mount
@@ -180,7 +180,7 @@ class _Comparison:
             self._found.append(Change(path, CHANGED, what, is_dir=new.is_dir))
 
     def _differences(self, new: Dentry, old: Dentry) -> Iterator[str]:
-        here, there = attributes(self._now, new), attributes(self._then, old)
+        here, there = real_stat(self._now, new), real_stat(self._then, old)
         if new.kind != old.kind or here.st_rdev != there.st_rdev:
             yield "type"
         elif self._content_differs(new, old, here, there):

@@ -48,6 +48,8 @@ class Dentry:
     """Open descriptors that go by this name rather than by an inode (directories, O_PATH)."""
     pins: int = 0
     """Open descriptors of any kind: while there are some, this stays the one dentry of its name."""
+    number: int = 0
+    """The inode number of the upper object, where that finds it (NumberedLayer) and somebody asked; else 0."""
     stat: Stat | None = None
     """The lower object's own attributes, where nothing can change them; all but the numbers and links show so."""
     listing: Listing | None = None

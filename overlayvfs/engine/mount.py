@@ -16,7 +16,7 @@ from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.lowers import LowerFile, LowerStack
 from overlayvfs.engine.namecache import NAMES_MAX, NameCache
 from overlayvfs.engine.numbers import NO_LAYER, Numbers
-from overlayvfs.layers.base import Layer, SnapshotLayer, Torn, UpperLayer
+from overlayvfs.layers.base import Layer, SnapshotLayer, Torn, UpperLayer, is_numbered_layer
 from overlayvfs.marks import TRUSTED, USER, MarkNames
 
 if TYPE_CHECKING:
@@ -160,6 +160,8 @@ class Mount:
     ) -> None:
         self.options = options
         self.upper = upper
+        self.numbered_upper = upper if upper is not None and is_numbered_layer(upper) else None
+        """The upper, if it finds objects by number (see whole.py)."""
         self.bare = False
         self.marks = USER if options.userxattr else TRUSTED
         self.lowers = stack or LowerStack(

@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 
@@ -47,6 +47,7 @@ from overlayvfs.engine.resolve import (
 )
 from overlayvfs.engine.sharing import lower_of
 from overlayvfs.engine.where import Where, shown_by_lowers, where
+from overlayvfs.engine.whole import numbered, rewrite_at_once, write_at_once
 from overlayvfs.layers.base import Layer, Torn, UpperLayer
 from overlayvfs.marks import MarkNames
 
@@ -321,8 +322,21 @@ class Overlay:
             dentry = find_plain(mnt, path)
             if dentry is not None:
                 remember(mnt, dentry)
+                numbered(mnt, dentry)
             mnt.names.learn(path, dentry)
             return dentry
+
+    @property
+    def stored_content(self) -> Callable[[int], bytes | None]:
+        """Returns what a file of the upper holds by the number of its dentry, where that is at hand: needs no lock."""
+        upper = self._mnt.numbered_upper
+        return _nothing if upper is None else upper.content_of
+
+    @property
+    def stored_stat(self) -> Callable[[int], Stat | None]:
+        """Returns the upper's own attributes of an object by the number of its dentry: needs no lock."""
+        upper = self._mnt.numbered_upper
+        return _nothing if upper is None else upper.stat_of
 
     def listing(self, path: str) -> Listing:
         """Return a directory's names and types, not to be changed; kept while they hold. ENOTDIR EACCES."""
@@ -368,11 +382,19 @@ class Overlay:
 
     def write_whole(self, path: str, data: bytes, mode: int) -> None:
         """Make a file, or empty the one there, and write all of it (open(2), write(2), close(2)). EISDIR ENOSPC."""
+        with _Verb(self._mnt, path) as mnt:
+            if write_at_once(mnt, path, data, mode):
+                return
         file = self.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode)
         try:
             file.write(data)
         finally:
             file.close()
+
+    def rewrite(self, dentry: Dentry, data: bytes) -> bool:
+        """Write a known file anew, as `write_whole`; False if that takes more than one step."""
+        with self._mnt.lock:
+            return rewrite_at_once(self._mnt, dentry, data)
 
     def readlink(self, path: str) -> str:
         """Return a symlink's target. EINVAL."""
@@ -496,6 +518,10 @@ class Overlay:
             find(mnt, path)
             st = (mnt.upper or mnt.lowers.layers[0]).statvfs()
             return st._replace(f_flag=st.f_flag | ST_RDONLY) if mnt.read_only else st
+
+
+def _nothing(number: int) -> None:
+    """Answer for an upper that finds nothing by number."""
 
 
 @contextmanager

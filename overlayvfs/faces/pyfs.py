@@ -82,6 +82,8 @@ class TreeFS(FS):
         super().__init__()
         self._overlay = overlay
         self._known = overlay.known_names
+        self._stored_content = overlay.stored_content
+        self._stored_stat = overlay.stored_stat
         self.os = OsModule(overlay)
         self._meta = {
             "case_insensitive": False,
@@ -149,7 +151,7 @@ class TreeFS(FS):
         except (KeyError, TypeError):
             dentry = self._learn(path)
         if dentry is not None:
-            st = dentry.stat
+            st = dentry.stat or self._stored_stat(dentry.number)
             if st is not None and (
                 namespaces is None or not ("stat" in namespaces or "lstat" in namespaces or "overlay" in namespaces)
             ):
@@ -236,10 +238,15 @@ class TreeFS(FS):
     def readbytes(self, path: str) -> bytes:
         try:
             dentry = self._known.paths[path]
-            content = dentry.lower.content  # type: ignore[union-attr]
-            # In this order: what is remembered of a lower file counts for as long as there was no copy up.
-            if content is not None and not dentry.has_upper:  # type: ignore[union-attr]
-                return cast("bytes", content)
+            if dentry.has_upper:  # type: ignore[union-attr]
+                content = self._stored_content(dentry.number)  # type: ignore[union-attr]
+                if content is not None:
+                    return content
+            else:
+                content = dentry.lower.content  # type: ignore[union-attr]
+                # In this order: what is remembered of a lower file counts for as long as there was no copy up.
+                if content is not None and not dentry.has_upper:  # type: ignore[union-attr]
+                    return cast("bytes", content)
         except (KeyError, TypeError, AttributeError):
             pass
         light = self._light(path)
@@ -256,9 +263,16 @@ class TreeFS(FS):
     def writebytes(self, path: str, contents: bytes) -> None:
         if not isinstance(contents, bytes):
             raise TypeError("contents must be bytes")
+        try:
+            dentry = self._known.paths[path]
+        except (KeyError, TypeError):
+            dentry = None
+        if dentry is not None and dentry.number and self._overlay.rewrite(dentry, contents):
+            return
         _path = self.validatepath(path)
         try:
-            self._overlay.write_whole(_path, contents, 0o666)
+            # As the caller spelt it, if that is plain: what is written is known under that spelling from then on.
+            self._overlay.write_whole(path if path in (_path, _path[1:]) else _path, contents, 0o666)
         except OSError as error:
             raise fs_error(error, path) from error
 

@@ -215,6 +215,26 @@ class SnapshotLayer(UpperLayer, Protocol):
         """Return an object that stays the same one until something changes: a name, an attribute, contents."""
 
 
+class NumberedLayer(SnapshotLayer, Protocol):
+    """An upper that finds its objects by number at once: what is known needs no path and no open file.
+
+    Numbers are those of lstat; 0 is none. Where an answer takes more than that, it is None or False, and the verbs by
+    path say what there is.
+    """
+
+    def stat_of(self, ino: int) -> Stat | None:
+        """Return an object's attributes."""
+
+    def content_of(self, ino: int) -> bytes | None:
+        """Return all that a regular file holds, where that is stored as one object."""
+
+    def rewrite(self, ino: int, data: bytes) -> bool:
+        """Let a regular file hold `data`, not empty, instead of what it held, in one step; times as after write(2)."""
+
+    def make(self, parent: int, name: str, mode: int, uid: int, gid: int, data: bytes) -> int:
+        """Make a regular file that holds `data` in one step and return its number; as `create` and `pwrite`."""
+
+
 @runtime_checkable
 class CopiedLayer(UpperLayer, Protocol):
     """An upper that is forked by copying what it holds."""
@@ -232,6 +252,11 @@ class CopiedLayer(UpperLayer, Protocol):
 def is_snapshot_layer(layer: Layer) -> TypeGuard[SnapshotLayer]:
     """Tell whether an upper can be forked in constant time."""
     return hasattr(layer, "snapshot")
+
+
+def is_numbered_layer(layer: Layer) -> TypeGuard[NumberedLayer]:
+    """Tell whether an upper finds objects by number."""
+    return hasattr(layer, "content_of")
 
 
 def is_copied_layer(layer: Layer) -> TypeGuard[CopiedLayer]:
