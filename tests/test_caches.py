@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 import threading
+from functools import partial
 from random import Random
 
 import pytest
@@ -32,6 +33,7 @@ PROFILES = {
     "hostile": Profile(hostile=True),
     "redirect_dir": Profile(options={"redirect_dir": "on"}),
     "index": Profile(options={"index": "on"}),
+    "metacopy": Profile(options={"metacopy": "on"}),
     "separate": Profile(separate=True),
 }
 
@@ -157,14 +159,33 @@ def test_bounds_agree_with_the_kernel_over_host_directories(oracle: Kernel, boun
 @pytest.mark.parametrize("profile", PROFILES)
 def test_three_bounds_show_one_tree(profile):
     for seed in range(5):
-        walk_in_step(PROFILES[profile], seed, 40)
+        makers = {name: bounded(EngineOnMemory, each) for name, each in BOUNDS.items()}
+        walk_in_step(PROFILES[profile], makers, seed, 40)
 
 
-def walk_in_step(profile, seed, length):
+class VerbByVerb(EngineOnMemory):
+    """An overlay whose upper finds nothing by number: whole reads and writes take a path and an open file."""
+
+    def start(self, stack):
+        super().start(stack)
+        mnt = self._overlay._overlay._mnt
+        mnt.numbered_upper = None
+        self._overlay._stored_content = self._overlay._stored_stat = lambda number: None
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_whole_files_are_written_at_once_as_verb_by_verb(profile):
+    for seed in range(8):
+        makers = {"at once": EngineOnMemory, "8 names": EngineOnMemory, "none": VerbByVerb}
+        makers = {name: bounded(body, BOUNDS.get(name, {})) for name, body in makers.items()}
+        walk_in_step(PROFILES[profile], makers, seed, 40)
+
+
+def walk_in_step(profile, makers, seed, length):
     rng = Random(seed)
     stack = random_stack(rng, profile)
     operations = Operations(rng, stack, profile)
-    boxes = {name: bounded(EngineOnMemory, bounds)() for name, bounds in BOUNDS.items()}
+    boxes = {name: make() for name, make in makers.items()}
     try:
         for box in boxes.values():
             box.start(stack)
@@ -176,13 +197,23 @@ def walk_in_step(profile, seed, length):
             outcomes = {name: runner.run(op) for name, runner in runners.items()}
             assert_same(outcomes, seed, done)
             operations.learn(op, outcomes["none"])
+            path, data = rng.choice(some_paths(rng)), rng.choice((b"", b"short", b"x" * 5000))
+            done.append(("writebytes", path, len(data)))
+            assert_same({name: written(box, path, data) for name, box in boxes.items()}, seed, done)
             for path in some_paths(rng):
                 assert_same({name: look_around(box.face, path) for name, box in boxes.items()}, seed, [*done, path])
+        if stack.upper is not None:
+            assert_same({name: box.snapshot("upper") for name, box in boxes.items()}, seed, done)
         for runner in runners.values():
             runner.close()
     finally:
         for box in boxes.values():
             box.finish()
+
+
+def written(box, path, data):
+    """Write a whole file, and again: the second time it is known."""
+    return [answer(partial(box.face.writebytes, path, each)) for each in (data, data + data)]
 
 
 def assert_same(answers, seed, done):

@@ -1,10 +1,13 @@
 """What a face remembers of a path is forgotten by every verb that makes it wrong (engine/namecache.py)."""
 
+import errno
 import os
 
 import pytest
+from fs.errors import InsufficientStorage, PermissionDenied
 
 from overlayvfs import MemoryFS, OverlayFS
+from overlayvfs.layers.memory import MemoryLayer
 
 
 @pytest.fixture
@@ -138,3 +141,83 @@ def test_a_mutated_info_changes_nothing(ofs):
     (entry,) = [one for one in ofs.scandir("/d", ["details"]) if one.name == "f"]
     entry.raw["details"]["size"] = -1
     assert ofs.getinfo("/d/f", ["details"]).size == 5
+
+
+def test_a_directory_emptied_for_a_rename_that_failed_is_written_to_where_it_is(monkeypatch):
+    lower, upper = MemoryFS(), MemoryFS()
+    lower.makedirs("/d")
+    lower.writebytes("/d/f", b"lower")
+    ofs = OverlayFS([lower], upper)
+    ofs.makedir("/e")
+    ofs.remove("/d/f")
+    ofs.writebytes("/d/known", b"x")
+    ofs.remove("/d/known")
+    rename = MemoryLayer.rename
+
+    def fails(layer, src, dst, flags=0):
+        if (src, dst) == ("/e", "/d"):
+            raise OSError(errno.EIO, "EIO")
+        rename(layer, src, dst, flags)
+
+    monkeypatch.setattr(MemoryLayer, "rename", fails)
+    with pytest.raises(OSError, match="EIO"):
+        ofs.os.rename("/e", "/d")
+    ofs.writebytes("/d/new", b"1")
+    ofs.close()
+    assert OverlayFS([lower], upper).readtext("/d/new") == "1"
+
+
+def test_an_upper_file_changed_behind_the_overlay_is_read_as_it_is():
+    upper = MemoryFS()
+    ofs = OverlayFS([MemoryFS()], upper)
+    ofs.writebytes("/f", b"one")
+    assert ofs.readtext("/f") == "one"
+    upper.writebytes("/f", b"another")
+    assert ofs.readtext("/f") == "another"
+    assert ofs.getsize("/f") == 7
+
+
+def test_a_whole_write_tells_those_who_have_the_file_open(ofs):
+    ofs.writebytes("/new", b"one")
+    with ofs.openbin("/new") as reader, ofs.openbin("/new", "a") as writer:
+        assert reader.read() == b"one"
+        ofs.writebytes("/new", b"other")
+        writer.write(b"!")
+        reader.seek(0)
+        assert reader.read() == b"other!" == ofs.readbytes("/new")
+
+
+def test_a_whole_write_that_does_not_fit_leaves_an_empty_file():
+    ofs = OverlayFS([MemoryFS()], MemoryFS(size=8192))
+    ofs.writebytes("/f", b"x")
+    with pytest.raises(InsufficientStorage):
+        ofs.writebytes("/f", b"y" * 10_000)
+    assert ofs.readbytes("/f") == b""
+
+
+def test_a_new_file_in_a_set_group_id_directory_is_of_its_group(ofs):
+    ofs.os.chown("/d", 0, 7)
+    ofs.os.chmod("/d", 0o2755)
+    ofs.writebytes("/d/new", b"x")
+    assert ofs.os.stat("/d/new").st_gid == 7
+
+
+def test_a_whole_write_asks_for_the_rights_of_the_caller(ofs):
+    ofs.writebytes("/d/new", b"x")
+    ofs.os.seteuid(1000)
+    with pytest.raises(PermissionDenied):
+        ofs.writebytes("/d/new", b"y")
+    with pytest.raises(PermissionDenied):
+        ofs.writebytes("/d/more", b"y")
+
+
+def test_a_read_only_checkpoint_is_not_written_to(ofs):
+    ofs.writebytes("/new", b"one")
+    point = ofs.checkpoint()
+    ofs.writebytes("/new", b"two")
+    ofs.writebytes("/newer", b"x")
+    ofs.rollback(point)
+    assert ofs.readtext("/new") == "one"
+    ofs.writebytes("/new", b"three")
+    assert ofs.readtext("/new") == "three"
+    assert not ofs.exists("/newer")

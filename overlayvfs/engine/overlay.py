@@ -47,7 +47,7 @@ from overlayvfs.engine.resolve import (
 )
 from overlayvfs.engine.sharing import lower_of
 from overlayvfs.engine.where import Where, shown_by_lowers, where
-from overlayvfs.engine.whole import numbered, rewrite_at_once, write_at_once
+from overlayvfs.engine.whole import know_parent, numbered, rewrite_at_once, write_at_once
 from overlayvfs.layers.base import Layer, Torn, UpperLayer
 from overlayvfs.marks import MarkNames
 
@@ -383,6 +383,7 @@ class Overlay:
     def write_whole(self, path: str, data: bytes, mode: int) -> None:
         """Make a file, or empty the one there, and write all of it (open(2), write(2), close(2)). EISDIR ENOSPC."""
         with _Verb(self._mnt, path) as mnt:
+            know_parent(mnt, path)
             if write_at_once(mnt, path, data, mode):
                 return
         file = self.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode)
@@ -391,10 +392,13 @@ class Overlay:
         finally:
             file.close()
 
-    def rewrite(self, dentry: Dentry, data: bytes) -> bool:
-        """Write a known file anew, as `write_whole`; False if that takes more than one step."""
-        with self._mnt.lock:
-            return rewrite_at_once(self._mnt, dentry, data)
+    def write_at_once(self, path: str, data: bytes, mode: int, dentry: Dentry | None) -> bool:
+        """Do what `write_whole` does to what is known, `dentry` if it is; False if that takes more than one step."""
+        mnt = self._mnt
+        with mnt.lock:
+            if dentry is not None and rewrite_at_once(mnt, dentry, data):
+                return True
+            return mnt.looked_up <= mnt.names.names_max and write_at_once(mnt, path, data, mode)
 
     def readlink(self, path: str) -> str:
         """Return a symlink's target. EINVAL."""

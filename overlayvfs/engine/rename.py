@@ -133,10 +133,7 @@ def _replace(mnt: Mount, old: Dentry, new: Dentry | None, new_parent: Dentry, ne
     path = f"{new_parent.path}/{new_name}"
     over_whiteout = new is None and look(upper, path) is not None
     _mark_directory(mnt, upper, old, new_parent, same_dir=old_parent is new_parent)
-    cleared = None
-    if new is not None and new.is_dir and new.has_upper:
-        new.number = 0
-        cleared = clear_whiteouts(mnt, upper, path)
+    cleared = clear_whiteouts(mnt, upper, path) if new is not None and new.is_dir and new.has_upper else None
     try:
         old_path = old.path
         if over_whiteout and (leaves_whiteout or old.is_dir):

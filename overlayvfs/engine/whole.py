@@ -7,45 +7,66 @@ layer. Whatever needs more is left to the verbs, which check everything in the k
 import stat
 
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.lookup import lookup
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.resolve import NotPlain, find_plain
 from overlayvfs.layers.base import NumberedLayer
 
 
 def write_at_once(mnt: Mount, path: str, data: bytes, mode: int) -> bool:
-    """Write a whole file by path; False, and nothing is done, where that takes more than one step. Under the lock."""
+    """Write a whole file in a directory that is known as it is spelt; False, and nothing is done, where more is needed.
+
+    Under the lock. What is written is known from then on.
+    """
     upper = _upper(mnt, data)
     if upper is None:
         return False
-    above, slash, name = path.rpartition("/")
-    try:
-        known = mnt.names.paths.get(above or "/")
-        parent = known or find_plain(mnt, above)
-        if parent is None or not parent.is_dir or name in _NOT_PLAIN:
-            return False
-        dentry = lookup(mnt, parent, name)
-    except (NotPlain, OSError):
+    paths = mnt.names.paths
+    above, _, name = path.rpartition("/")
+    parent = paths.get(above or "/")
+    if parent is None or parent.kind != stat.S_IFDIR or not _is_simple(name) or above == "/":
         return False
+    dentry = parent.children.get(name)
     if dentry is not None:
-        return rewrite_at_once(mnt, dentry, data) and _learn(mnt, path, dentry)
-    if not parent.has_upper or parent.unlinked:
+        if not rewrite_at_once(mnt, dentry, data):
+            return False
+        mnt.names.learn(path, dentry)
+        return True
+    if not parent.has_upper or parent.unlinked or (name not in parent.children and _shows_below(mnt, parent, name)):
         return False
-    directory = numbered(mnt, parent)
-    above_st = upper.stat_of(directory)
-    if above_st is None or above_st.st_mode & stat.S_ISGID:
-        return False
-    if known is None:
-        mnt.names.learn(above or "/", parent)
     who = mnt.credentials
-    number = upper.make(directory, name, mode & ~who.umask, who.uid, who.gid, data)
+    number = upper.make(numbered(mnt, parent), name, mode & ~who.umask, who.uid, who.gid, data)
     if not number:
         return False
     # Committed: the upper shows the file.
     dentry = Dentry(name, parent, True, None, stat.S_IFREG, number=number)
     parent.children[name] = dentry
     mnt.names.changed(dentry)
-    return _learn(mnt, path, dentry)
+    mnt.names.learn(path, dentry)
+    return True
+
+
+def know_parent(mnt: Mount, path: str) -> None:
+    """Have the directory of a plain path known as it is spelt, if it can be. Under the lock."""
+    above = path.rpartition("/")[0]
+    if mnt.numbered_upper is not None and mnt.names.paths.get(above or "/") is None:
+        try:
+            mnt.names.learn(above or "/", find_plain(mnt, above))
+        except (NotPlain, OSError):
+            return
+
+
+def _is_simple(name: str) -> bool:
+    """Tell whether a name needs no check: neither too long for any layer nor more than a name."""
+    return 0 < len(name) < _SHORT and name.isascii() and "\0" not in name and name != "." and name != ".."
+
+
+def _shows_below(mnt: Mount, parent: Dentry, name: str) -> bool:
+    """Tell whether the lowers show a name, or can't say."""
+    lower = parent.lower_dir
+    try:
+        return lower is not None and mnt.lowers.lookup(lower, name) is not None
+    except OSError:
+        return True
 
 
 def rewrite_at_once(mnt: Mount, dentry: Dentry, data: bytes) -> bool:
@@ -71,9 +92,4 @@ def _upper(mnt: Mount, data: bytes) -> NumberedLayer | None:
     return mnt.numbered_upper
 
 
-def _learn(mnt: Mount, path: str, dentry: Dentry) -> bool:
-    mnt.names.learn(path, dentry)
-    return True
-
-
-_NOT_PLAIN = frozenset(("", ".", ".."))
+_SHORT = 64

@@ -263,16 +263,11 @@ class TreeFS(FS):
     def writebytes(self, path: str, contents: bytes) -> None:
         if not isinstance(contents, bytes):
             raise TypeError("contents must be bytes")
-        try:
-            dentry = self._known.paths[path]
-        except (KeyError, TypeError):
-            dentry = None
-        if dentry is not None and dentry.number and self._overlay.rewrite(dentry, contents):
+        if type(path) is str and self._overlay.write_at_once(path, contents, 0o666, self._known.paths.get(path)):
             return
         _path = self.validatepath(path)
         try:
-            # As the caller spelt it, if that is plain: what is written is known under that spelling from then on.
-            self._overlay.write_whole(path if path in (_path, _path[1:]) else _path, contents, 0o666)
+            self._overlay.write_whole(_path, contents, 0o666)
         except OSError as error:
             raise fs_error(error, path) from error
 

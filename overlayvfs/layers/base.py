@@ -232,7 +232,7 @@ class NumberedLayer(SnapshotLayer, Protocol):
         """Let a regular file hold `data`, not empty, instead of what it held, in one step; times as after write(2)."""
 
     def make(self, parent: int, name: str, mode: int, uid: int, gid: int, data: bytes) -> int:
-        """Make a regular file that holds `data` in one step and return its number; as `create` and `pwrite`."""
+        """Make a regular file that holds `data` in one step, in a directory that hands on no group; its number."""
 
 
 @runtime_checkable

@@ -363,8 +363,8 @@ def _data_bounds(source: Handle, size: int) -> list[int]:
     """Return the page numbers where data of `source` starts and ends, below `size`."""
     st = source.stat()
     if st.st_blocks * 512 >= st.st_size > 0:
-        # As many blocks as a file without holes has. To be told so by SEEK_HOLE takes tmpfs 35 ns a page, most of a copy
-        # up; where some of the blocks lie unused or hold attributes, a hole counts as data: it reads the same.
+        # As many blocks as a file without holes has. To be told so by SEEK_HOLE takes tmpfs 35 ns a page, most of a
+        # copy up; where some of the blocks lie unused or hold attributes, a hole counts as data: it reads the same.
         return [0, _pages(size)]
     bounds: list[int] = []
     position = 0

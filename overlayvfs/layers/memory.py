@@ -27,10 +27,11 @@ from overlayvfs.abi import (
 )
 from overlayvfs.layers import _attributes as attributes
 from overlayvfs.layers import blocks
+from overlayvfs.layers._bynumber import ByNumber, enter
 from overlayvfs.layers._inodes import ROOT_INO, S_IFMT, Inode, Names, Superblock, target_pages, target_size
 from overlayvfs.layers._memoryhandle import MemoryHandle
 from overlayvfs.layers.base import INDEX, WORK, Capabilities, Handle, Progress
-from overlayvfs.layers.blocks import Content, Flat, Paged
+from overlayvfs.layers.blocks import Content, Paged
 from overlayvfs.layers.cow import BITS, MASK
 from overlayvfs.marks import FileHandle
 
@@ -49,8 +50,8 @@ _START[""] = ROOT_INO
 _RENAME_FLAGS: Final = (0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT, RENAME_NOREPLACE | RENAME_WHITEOUT)
 
 
-class MemoryLayer:
-    """A directory of a memory file system as a layer (base.SnapshotLayer)."""
+class MemoryLayer(ByNumber):
+    """A directory of a memory file system as a layer (base.SnapshotLayer, base.NumberedLayer)."""
 
     def __init__(self, superblock: Superblock | None = None, root: int = ROOT_INO, *, name: str = "memory") -> None:
         """Show the directory with inode number `root`, which stays there, even removed, until the layer is closed."""
@@ -134,26 +135,6 @@ class MemoryLayer:
         if entries is None:
             raise oserror(errno.ENOTDIR, path)
         return entries.keys()
-
-    def stat_of(self, ino: int) -> Stat | None:
-        """Return the attributes of inode `ino`, None if it is gone."""
-        inode = self._table.get(ino)
-        return None if inode is None or not inode.nlink else inode.stat(self._superblock.dev)
-
-    def content_of(self, ino: int) -> bytes | None:
-        """Return all a regular file holds, uncopied; None if it is not stored so, or gone."""
-        # Radix.get, written out: a call more is a fifth of the whole.
-        node, shift = self._table.top
-        if ino >> shift > MASK:
-            return None
-        while shift:
-            node = node[ino >> shift & MASK]
-            shift -= BITS
-        inode: Inode | None = node[ino & MASK]
-        if inode is None or type(inode.content) is not Flat:
-            return None
-        data = inode.content.data
-        return data if type(data) is bytes else None
 
     def listdir(self, path: str) -> list[Dirent]:
         """Return a directory's entries, the newest first, as tmpfs does. ENOENT ENOTDIR."""
@@ -246,39 +227,8 @@ class MemoryLayer:
         with superblock.lock:
             parent, name = self._new_name(path)
             inode = superblock.new_inode(stat.S_IFREG | mode & 0o7777, uid, gid)
-            self._enter(parent, name, inode)
+            enter(superblock, parent, name, inode)
             return MemoryHandle(superblock, inode.ino, writable=True)
-
-    def make(self, parent: int, name: str, mode: int, uid: int, gid: int, data: bytes) -> int:
-        """Make a regular file that holds `data`; its number, 0 if the name is taken, the directory gone or limits set."""
-        superblock = self._superblock
-        with superblock.lock:
-            directory = self._table.get(parent)
-            if directory is None or not directory.nlink or superblock.max_blocks is not None:
-                return 0
-            if directory.entries is None or name in directory.entries:
-                return 0
-            inode = superblock.new_inode(stat.S_IFREG | mode & 0o7777, uid, gid)
-            if data:
-                content = inode.content = Flat(data, inode.owner)
-                superblock.blocks_used += content.pages
-            self._enter(directory, name, inode)
-            return inode.ino
-
-    def rewrite(self, ino: int, data: bytes) -> bool:
-        """Let a regular file hold `data`, not empty; False if it is gone, or what is free would have to be counted."""
-        superblock = self._superblock
-        with superblock.lock:
-            inode = self._table.get(ino)
-            if inode is None or inode.content is None or superblock.max_blocks is not None:
-                return False
-            if inode.owner is not self._table.owner:
-                inode = superblock.own(inode)
-            content = Flat(data, inode.owner)
-            superblock.blocks_used += content.pages - inode.content.pages
-            inode.content = content
-            inode.mtime_ns = inode.ctime_ns = time.time_ns()
-            return True
 
     def tmpfile(self, mode: int, uid: int, gid: int) -> MemoryHandle:
         """Return a new regular file without a name. ENOSPC."""
@@ -294,7 +244,7 @@ class MemoryLayer:
         with self._superblock.lock:
             parent, name = self._new_name(path)
             inode = self._superblock.new_directory(mode, uid, gid, parent.ino)
-            self._enter(parent, name, inode)
+            enter(self._superblock, parent, name, inode)
 
     def mknod(self, path: str, mode: int, rdev: int, uid: int, gid: int) -> None:
         """Make a file of the type in `mode` (none: regular).
@@ -311,7 +261,7 @@ class MemoryLayer:
             inode = self._superblock.new_inode(kind | mode & 0o7777, uid, gid)
             if kind in (stat.S_IFCHR, stat.S_IFBLK):
                 inode.rdev = rdev
-            self._enter(parent, name, inode)
+            enter(self._superblock, parent, name, inode)
 
     def symlink(self, target: str, path: str, uid: int, gid: int) -> None:
         """Make a symlink. ENOENT ENOTDIR EEXIST ENAMETOOLONG (also a target of 4096 bytes) ENOSPC."""
@@ -325,7 +275,7 @@ class MemoryLayer:
             inode = self._superblock.new_inode(stat.S_IFLNK | 0o777, uid, gid)
             self._superblock.blocks_used += pages
             inode.target = target
-            self._enter(parent, name, inode)
+            enter(self._superblock, parent, name, inode)
 
     def link(self, src: str, dst: str) -> None:
         """Give the object at `src` a second name. ENOENT ENOTDIR EEXIST ENAMETOOLONG EPERM (a directory) ENOSPC."""
@@ -580,14 +530,6 @@ class MemoryLayer:
         if parent.nlink == 0:
             raise oserror(errno.ENOENT, path)
         return parent, name
-
-    def _enter(self, parent: Inode, name: str, inode: Inode) -> None:
-        """Give a new inode its name."""
-        parent, names = self._superblock.own_names(parent)
-        if inode.entries is not None:
-            parent.nlink += 1
-        names.enter(name, inode.ino)
-        parent.mtime_ns = parent.ctime_ns = inode.ctime_ns
 
     def _leave(self, parent: Inode, name: str, inode: Inode) -> None:
         """Take a name away, and the inode with its last one."""
