@@ -2,6 +2,7 @@
 
 import errno
 import stat
+from typing import Literal
 from weakref import WeakValueDictionary
 
 from overlayvfs.abi import Stat, check_name, oserror
@@ -23,10 +24,9 @@ def lookup(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
     """
     if mnt.bare:
         return _look_up_bare(mnt, parent, name)
-    try:
-        return parent.children[name]
-    except KeyError:
-        pass
+    known: Dentry | Literal[False] | None = parent.children.get(name, False)
+    if known is not False:
+        return known
     check_name(name)
     mnt.looked_up += 1
     dentry = None if parent.unlinked else _look_up(mnt, parent, name)

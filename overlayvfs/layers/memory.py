@@ -11,7 +11,7 @@ import errno
 import stat
 import struct
 import time
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Final
 
 from overlayvfs.abi import (
@@ -41,6 +41,7 @@ CLONE_MIN: Final = 128 * 1024
 """From this size on, `clone` keeps another layer's open file as a base instead of having it copied."""
 
 _CAPABILITIES: Final = Capabilities()
+_NO_XATTRS: Final[Mapping[str, bytes]] = {}
 _HANDLE_KIND: Final = 1
 _HANDLE_BODY: Final = struct.Struct("=III")
 _NEAR_MAX: Final = 1000
@@ -123,6 +124,13 @@ class MemoryLayer(ByNumber):
         """Return what lstat does, None where nothing is: an exception would cost five times the answer. ENOTDIR."""
         inode = self._seek(path)
         return None if inode is None else inode.stat(self._superblock.dev)
+
+    def look_closely(self, path: str) -> tuple[Stat | None, Mapping[str, bytes]]:
+        """Return what `look` does, and all attributes: one way to the object instead of two. ENOTDIR."""
+        inode = self._seek(path)
+        if inode is None:
+            return None, _NO_XATTRS
+        return inode.stat(self._superblock.dev), inode.xattrs or _NO_XATTRS
 
     def mark(self, path: str, name: str) -> bytes | None:
         """Return an attribute's value, None where there is none. ENOTDIR."""
