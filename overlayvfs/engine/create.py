@@ -32,7 +32,9 @@ def create_tmpfile(mnt: Mount, directory: Dentry, mode: int) -> tuple[Dentry, Ha
     copy_up(mnt, directory)
     mode, uid, gid = _ownership(mnt, upper.lstat(directory.path), stat.S_IFREG | mode & 0o7777)
     handle = upper.tmpfile(stat.S_IMODE(mode), uid, gid)
-    return Dentry("", directory, True, None, stat.S_IFREG, unlinked=True), handle
+    dentry = Dentry("", directory, True, None, stat.S_IFREG)
+    dentry.unlinked = True
+    return dentry, handle
 
 
 def mkdir(mnt: Mount, parent: Dentry, name: str, mode: int) -> Dentry:

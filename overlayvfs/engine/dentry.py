@@ -19,7 +19,7 @@ Listing = tuple[list[str], list[int]]
 _NO_CHILDREN: "dict[str, Dentry | None]" = {}
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, eq=False, weakref_slot=True, init=False)
 class Dentry:
     """One name in the overlay; live, and unique per name.
 
@@ -60,12 +60,22 @@ class Dentry:
     """What light readers read from since the copy up."""
     ghost: Handle | None = None
     """The real object behind an unlinked name with descriptors."""
-    children: "dict[str, Dentry | None]" = field(init=False)
-    """Names looked up so far; None is a name that is not there."""
+    children: "dict[str, Dentry | None]" = field(default_factory=dict)
+    """Names looked up so far; None is a name that is not there. All but directories share one that stays empty."""
 
-    def __post_init__(self) -> None:
-        """Give a directory room for names; all others share one dict that stays empty, as there are many."""
-        self.children = {} if self.kind == stat.S_IFDIR else _NO_CHILDREN
+    # Written out, with no `__post_init__`: every name that is looked up makes one, and most need the first five only.
+    def __init__(
+        self, name: str, parent: "Dentry | None", has_upper: bool, lower: LowerDir | LowerFile | None, kind: int
+    ) -> None:
+        self.name = name
+        self.parent = parent
+        self.has_upper = has_upper
+        self.lower = lower
+        self.kind = kind
+        self.opaque = self.impure = self.metacopy = self.unlinked = False
+        self.redirect = self.stat = self.listing = self.readers = self.inode = self.ghost = None
+        self.descriptors = self.pins = self.number = 0
+        self.children = {} if kind == stat.S_IFDIR else _NO_CHILDREN
 
     @property
     def path(self) -> str:

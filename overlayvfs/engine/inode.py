@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 from overlayvfs.abi import Stat
 from overlayvfs.engine import index
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark, open_found
+from overlayvfs.engine.lowers import LowerDir, LowerFile, get_mark, open_found, read_whole
 from overlayvfs.engine.mount import NO_INODES, Mount
 from overlayvfs.layers.base import Handle, Layer
 
@@ -234,12 +234,8 @@ def lower_content(mnt: Mount, dentry: Dentry) -> bytes | None:
     if not isinstance(lower, LowerFile) or not dentry.is_file or not is_fixed(mnt, dentry):
         return None
     if lower.content is None and mnt.lowers.contents.takes(lower.stat.st_size):
-        handle, data, _ = _open_real(mnt, dentry, writable=False)
-        try:
-            content = data.pread(lower.stat.st_size, 0)
-        finally:
-            handle.close()
-            data.close()
+        number, path = mnt.lowers.data_of(lower)
+        content = read_whole(mnt.lowers.layer(number), path, lower.stat.st_size)
         mnt.lowers.contents.keep(lower, content)
     return lower.content
 

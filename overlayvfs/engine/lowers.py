@@ -468,6 +468,21 @@ def look(layer: Layer, path: str) -> Stat | None:
         raise
 
 
+def read_whole(layer: Layer, path: str, size: int) -> bytes:
+    """Return the first `size` bytes of a regular file. ESTALE. A layer may do it without a Handle (`read_whole`)."""
+    quick: Callable[[str, int], bytes] | None = getattr(layer, "read_whole", None)
+    if quick is not None:
+        try:
+            return quick(path, size)
+        except FileNotFoundError as error:
+            raise vanished(layer, path) from error
+    handle = open_found(layer, path)
+    try:
+        return handle.pread(size, 0)
+    finally:
+        handle.close()
+
+
 Xattrs = Mapping[str, bytes]
 
 

@@ -319,12 +319,13 @@ class Overlay:
 
         """
         with _Verb(self._mnt, path) as mnt:
-            dentry = find_plain(mnt, path)
-            if dentry is not None:
-                remember(mnt, dentry)
-                numbered(mnt, dentry)
-            mnt.names.learn(path, dentry)
-            return dentry
+            return _know(mnt, path)
+
+    def read_lower(self, path: str) -> bytes | None:
+        """Return all of a small file that only a lower has, and keep it; None if it is not such a file. As `known`."""
+        with _Verb(self._mnt, path) as mnt:
+            dentry = _know(mnt, path)
+            return None if dentry is None else lower_content(mnt, dentry)
 
     @property
     def stored_content(self) -> Callable[[int], bytes | None]:
@@ -522,6 +523,15 @@ class Overlay:
             find(mnt, path)
             st = (mnt.upper or mnt.lowers.layers[0]).statvfs()
             return st._replace(f_flag=st.f_flag | ST_RDONLY) if mnt.read_only else st
+
+
+def _know(mnt: Mount, path: str) -> Dentry | None:
+    dentry = find_plain(mnt, path)
+    if dentry is not None:
+        remember(mnt, dentry)
+        numbered(mnt, dentry)
+    mnt.names.learn(path, dentry)
+    return dentry
 
 
 def _nothing(number: int) -> None:

