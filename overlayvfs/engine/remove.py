@@ -51,7 +51,7 @@ def _remove(mnt: Mount, dentry: Dentry, *, is_dir: bool) -> None:
     copy_up(mnt, parent)
     links_left = prepare_unlink(mnt, dentry)
     if shows_below(mnt, dentry):
-        put_whiteout(mnt, upper, dentry.path, over_dir=is_dir and dentry.has_upper)
+        put_whiteout(mnt, upper, dentry.path, over=dentry.kind if dentry.has_upper else 0)
     else:
         _remove_upper(mnt, upper, dentry)
     # Committed: the upper shows the name no more.

@@ -51,13 +51,12 @@ def _remove_tree(upper: UpperLayer, path: str) -> None:
     upper.rmdir(path)
 
 
-def stage_whiteout(mnt: Mount, upper: UpperLayer) -> str:
-    """Return a work path that holds a whiteout; all of them are links of one (ovl_whiteout, KB 3.2)."""
+def _make_whiteout(mnt: Mount, upper: UpperLayer, path: str) -> None:
+    """Make a whiteout at a free path; all of them are links of one (ovl_whiteout, KB 3.2)."""
     if mnt.whiteout is None and upper.capabilities.hard_links:
-        path = temp_path(mnt)
-        upper.mknod(path, stat.S_IFCHR, 0, 0, 0)
-        mnt.whiteout = path
-    path = temp_path(mnt)
+        first = temp_path(mnt)
+        upper.mknod(first, stat.S_IFCHR, 0, 0, 0)
+        mnt.whiteout = first
     if mnt.whiteout is not None:
         try:
             upper.link(mnt.whiteout, path)
@@ -66,14 +65,19 @@ def stage_whiteout(mnt: Mount, upper: UpperLayer) -> str:
                 raise
             mnt.whiteout = None
         else:
-            return path
+            return
     upper.mknod(path, stat.S_IFCHR, 0, 0, 0)
-    return path
 
 
-def put_whiteout(mnt: Mount, upper: UpperLayer, path: str, *, over_dir: bool) -> None:
-    """Put a whiteout at `path` in one step, over whatever is there (ovl_cleanup_and_whiteout)."""
-    staged_path = stage_whiteout(mnt, upper)
+def put_whiteout(mnt: Mount, upper: UpperLayer, path: str, *, over: int) -> None:
+    """Put a whiteout at `path` in one step, over an object of type `over`, 0 for none (ovl_cleanup_and_whiteout)."""
+    if not over:
+        # Linux stages this one too; a link is as much one step as a rename, and half the work.
+        _make_whiteout(mnt, upper, path)
+        return
+    over_dir = over == stat.S_IFDIR
+    staged_path = temp_path(mnt)
+    _make_whiteout(mnt, upper, staged_path)
     try:
         upper.rename(staged_path, path, RENAME_EXCHANGE if over_dir else 0)
     except BaseException:

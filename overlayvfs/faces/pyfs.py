@@ -297,8 +297,11 @@ class TreeFS(FS):
                 self._overlay.open(_path, abi.O_WRONLY | abi.O_CREAT, 0o666).close()
 
     def remove(self, path: str) -> None:
-        with fs_errors(path):
-            self._overlay.unlink(self.validatepath(path))
+        _path = self.validatepath(path)
+        try:
+            self._overlay.unlink(_path)
+        except OSError as error:
+            raise fs_error(error, path) from error
 
     def copy(self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False) -> None:
         src, dst = self.validatepath(src_path), self.validatepath(dst_path)
