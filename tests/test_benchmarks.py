@@ -78,7 +78,6 @@ def test_report_says_what_was_missed_and_what_could_not_be_measured(lab, tmp_pat
     assert [goal["verdict"] for goal in figures["goals"]] == ["MISS", "pass", "n/a"]
 
 
-@pytest.mark.slow
 def test_quick_run_of_all_families_passes(tmp_path):
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks", "--quick", "--out", str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

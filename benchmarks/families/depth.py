@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from fs.base import FS
@@ -16,7 +17,9 @@ from overlayvfs.cli.sweeps import cold, reader, sweep
 
 DEPTHS = 1, 2, 4, 8, 16, 32, 64, 128, 256, 512
 JUDGED = 1, 128, 512
-KINDS = "memory", "host", "fs.memoryfs", "tar"
+LIMITS = 1.05, 1.10
+"""What the deeper two may take of the first."""
+KINDS = "memory", "host", "fs.memoryfs", "fsspec", "tar", "an overlay"
 
 FILES = trees.spread(100, 10)
 ROUNDS_TO_DRAW = 11
@@ -43,8 +46,13 @@ def stacks(lab: Lab) -> Layers:
         "memory": lambda _, files: trees.ours(files),
         "host": lambda number, files: trees.on_host(lab.scratch / f"depth/{number}", files),
         "fs.memoryfs": lambda _, files: trees.plain(files),
+        "fsspec": lambda number, files: trees.in_fsspec(f"depth{number}", files),
         "tar": lambda number, files: trees.in_tar(lab.scratch / f"depth/{number}.tar", files),
+        "an overlay": lambda _, files: overlayvfs.OverlayFS([trees.ours(files)], overlayvfs.MemoryFS()),
     }
+    if find_spec("fsspec") is None:
+        lab.missing["layers of fsspec"] = "not installed"
+        del makers["fsspec"]
     return {kind: [make(number, files) for number, files in enumerate(contents)] for kind, make in makers.items()}
 
 
@@ -56,20 +64,22 @@ def layers_of(depth: int, files: trees.Files) -> list[overlayvfs.MemoryFS]:
 def judge(lab: Lab, layers: Layers) -> None:
     """Race four kinds of work at three depths and hold the slowest kind of layer to the goals."""
     depths = lab.sized(JUDGED, (1, 4, 8))
-    there: dict[str, object] = dict.fromkeys(FILES, True)
-    absent: dict[str, object] = {path + "-": False for path in FILES}
-    sizes: dict[str, object] = {path: len(data) for path, data in FILES.items()}
     entrants = Entrants(lab, layers, depths)
-    for name, model, work, host_work in (
-        ("exists, hit", there, lambda tree: tree.exists, os.path.exists),
-        ("exists, miss", absent, lambda tree: tree.exists, os.path.exists),
-        ("getinfo(details)", sizes, _details, os.path.getsize),
-        ("openbin, read, close", FILES, lambda tree: reader(tree.openbin), _read),
-    ):
-        result = lab.race(f"depth: {name}", "call", entrants.warm(model, work, host_work))
-        for depth, limit in zip(depths[1:], (1.05, 1.10), strict=True):
+    for name, model, work in works(FILES):
+        result = lab.race(f"depth: {name}", "call", entrants.warm(model, work, HOST_WORKS[name]))
+        for depth, limit in zip(depths[1:], LIMITS, strict=True):
             kind, ratio = _worst(result, depth)
             lab.goal("1", f"{name}: depth {depth} ÷ 1 (at worst: {kind})", ratio, limit)
+
+
+def works(files: trees.Files) -> list[tuple[str, Mapping[str, object], Work]]:
+    """Return what row 1 asks of a tree that holds `files`: a name, what each path comes to, and what asks for it."""
+    return [
+        ("exists, hit", dict.fromkeys(files, True), lambda tree: tree.exists),
+        ("exists, miss", {path + "-": False for path in files}, lambda tree: tree.exists),
+        ("getinfo(details)", {path: len(data) for path, data in files.items()}, _details),
+        ("openbin, read, close", files, lambda tree: reader(tree.openbin)),
+    ]
 
 
 def draw(lab: Lab, layers: Layers) -> None:
@@ -155,3 +165,11 @@ def _details(tree: FS) -> Callable[[str], object]:
 def _read(path: str) -> bytes:
     with open(path, "rb", 0) as file:
         return file.read(100)
+
+
+HOST_WORKS: Mapping[str, Callable[[str], object]] = {
+    "exists, hit": os.path.exists,
+    "exists, miss": os.path.exists,
+    "getinfo(details)": os.path.getsize,
+    "openbin, read, close": _read,
+}

@@ -2,13 +2,14 @@
 
 import tracemalloc
 from collections.abc import Iterable
+from functools import partial
 
 from fs.base import FS
 
 import overlayvfs
 from benchmarks import trees
 from benchmarks.families import ops
-from benchmarks.families.depth import layers_of
+from benchmarks.families.depth import LIMITS, layers_of, works
 from benchmarks.lab import Lab
 from overlayvfs.cli.sweeps import fresh, sweep
 
@@ -16,14 +17,9 @@ AT_THE_BOUND = ", cache full"
 
 
 def run(lab: Lab) -> None:
-    """Weigh names, then race rows 1 to 4 at the bound."""
-    count = lab.sized(20_000, 500)
-    files = trees.spread(count, 100)
-    tree = overlayvfs.OverlayFS([trees.ours(files)], overlayvfs.MemoryFS())
-    lab.tell("\nbytes a cached name")
-    lab.goal("14", "bytes per cached name that is there", _weight(tree, files, True), 500)
-    lab.goal("14", "bytes per cached name that is not there", _weight(tree, [path + "-" for path in files], False), 100)
-    names = len(ops.FILES) + len(ops.MISSING) + 10
+    """Weigh names and contents, with bounds and without, then race rows 1 to 4 at the bounds."""
+    weights(lab)
+    names = len(ops.FILES) + len(ops.MISSING) + 20
     full = filled([trees.ours(ops.FILES | _others(names))], names)
     ops.lookups(lab, full, "14", AT_THE_BOUND)
     ops.attributes(lab, full, "14", AT_THE_BOUND)
@@ -31,30 +27,70 @@ def run(lab: Lab) -> None:
     depths(lab)
 
 
+def weights(lab: Lab) -> None:
+    """Weigh what is kept of names and of contents."""
+    count = lab.sized(20_000, 500)
+    files = trees.spread(count, 100)
+    layer = trees.ours(files)
+    lab.tell("\nbytes a cached name")
+    tree = overlayvfs.OverlayFS([layer], overlayvfs.MemoryFS())
+    there = _weight(tree, files, True)
+    lab.goal("14", "bytes per cached name that is there", there, 500)
+    lab.goal("14", "bytes per cached name that is not there", _weight(tree, [path + "-" for path in files], False), 100)
+    bound = count // 20
+    bounded = overlayvfs.OverlayFS([layer], overlayvfs.MemoryFS(), cache_names=bound)
+    what = f"bytes kept after {count:,} names with room for {bound:,} ÷ without a bound"
+    lab.goal("14", what, _weight(bounded, files, True) / there, 0.1)
+    size, count = 240 << 10, lab.sized(400, 20)
+    place = trees.on_host(lab.scratch / "contents", trees.spread(count, 10, b"x" * size))
+    lab.tell(f"\nMiB kept after {size * count >> 20} MiB were read")
+    mounted = partial(overlayvfs.OverlayFS, [str(place)], overlayvfs.MemoryFS())
+    for what, limit, mount in (
+        ("with room for 64 MiB (the default)", 64.5, mounted),
+        ("with room for 1 MiB", 1.5, partial(mounted, cache_bytes=1 << 20)),
+        ("with room for none", 0.5, partial(mounted, cache_bytes=0)),
+    ):
+        with mount() as shown:
+            kept = _contents_kept(shown, size)
+        lab.goal("14", f"MiB of contents and names kept, {what}", kept, limit)
+
+
 def depths(lab: Lab) -> None:
-    """Look names up below one layer and below many."""
-    deep = lab.sized(128, 8)
-    model = dict.fromkeys(ops.FILES, True)
-    names = len(model) + 10
-    contenders = []
-    for depth in (1, deep):
-        tree = filled(layers_of(depth, ops.FILES | _others(names)), names)
-        contenders.append(sweep(f"overlayvfs, {depth}", tree.exists, model))
-    result = lab.race(f"depth: exists, hit{AT_THE_BOUND}", "lookup", contenders)
-    ratio = result.ratio(f"overlayvfs, {deep}", "overlayvfs, 1")
-    lab.goal("14", f"exists, hit: depth {deep} ÷ 1{AT_THE_BOUND}", ratio, 1.05)
+    """Do the works of row 1 below one layer and below many."""
+    deep = lab.sized((128, 512), (4, 8))
+    names = len(ops.FILES) + 520
+    overlays = {depth: filled(layers_of(depth, ops.FILES | _others(names)), names) for depth in (1, *deep)}
+    for name, model, work in works(ops.FILES):
+        contenders = [sweep(f"overlayvfs, {depth}", work(tree), model) for depth, tree in overlays.items()]
+        result = lab.race(f"depth: {name}{AT_THE_BOUND}", "call", contenders)
+        for depth, limit in zip(deep, LIMITS, strict=True):
+            ratio = result.ratio(f"overlayvfs, {depth}", "overlayvfs, 1")
+            lab.goal("14", f"{name}: depth {depth} ÷ 1{AT_THE_BOUND}", ratio, limit)
 
 
 def filled(stack: list[overlayvfs.MemoryFS], names: int) -> overlayvfs.OverlayFS:
-    """Return an overlay that remembers at most `names` names and has met twice as many."""
-    tree = overlayvfs.OverlayFS(stack, overlayvfs.MemoryFS(), cache_names=names)
-    for path in _others(names):
-        assert tree.exists(path)
+    """Return an overlay that has met more names and contents than it may remember."""
+    room = 110 * len(ops.FILES)
+    tree = overlayvfs.OverlayFS(stack, overlayvfs.MemoryFS(), cache_names=names, cache_bytes=room)
+    for path, data in _others(names).items():
+        assert tree.readbytes(path) == data
     return tree
 
 
 def _others(names: int) -> dict[str, bytes]:
-    return {f"/other/{number:05}": b"" for number in range(2 * names)}
+    return {f"/other/{number:05}": b"y" * 100 for number in range(2 * names)}
+
+
+def _contents_kept(tree: FS, size: int) -> float:
+    """Return the MiB allocated for reading every file of a tree that are still there afterwards, by tracemalloc."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for path in tree.walk.files():
+            assert len(tree.readbytes(path)) == size
+        return (tracemalloc.get_traced_memory()[0] - before) / (1 << 20)
+    finally:
+        tracemalloc.stop()
 
 
 def _weight(tree: FS, paths: Iterable[str], there: bool) -> float:

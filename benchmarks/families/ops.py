@@ -20,6 +20,7 @@ from overlayvfs.cli.sweeps import reader, sweep
 
 OURS = "overlayvfs"
 MEMORY_FS = "fs.memoryfs"
+OSFS = "OSFS"
 SANDFS = "sandfs"
 PLAIN_UPPER = "overlayvfs, fs.memoryfs upper"
 
@@ -46,7 +47,7 @@ def lookups(lab: Lab, tree: FS, row: str, where: str = "") -> None:
     contenders = [
         sweep(OURS, tree.exists, model),
         sweep(MEMORY_FS, trees.plain(FILES).exists, model),
-        sweep("OSFS", fs.open_fs(str(_host(lab))).exists, model),
+        sweep(OSFS, fs.open_fs(str(_host(lab))).exists, model),
     ]
     if (sandfs := lab.sandfs()) is not None:
         contenders.append(sweep(SANDFS, _workspace(sandfs).exists, model, prefix=MOUNTED))
@@ -100,10 +101,13 @@ def attributes(lab: Lab, tree: FS, row: str, where: str = "") -> None:
     def size(of: FS) -> Callable[[str], int]:
         return lambda path: of.getinfo(path, ["details"]).size
 
-    plain = trees.plain(FILES)
+    plain, host = trees.plain(FILES), fs.open_fs(str(_host(lab)))
     contenders = [
         sweep(OURS, getinfo(tree), sizes, see=size(tree)),
+        sweep(f"{OURS}, and its size", size(tree), sizes),
         sweep(MEMORY_FS, getinfo(plain), sizes, see=size(plain)),
+        sweep(f"{MEMORY_FS}, and its size", size(plain), sizes),
+        sweep(OSFS, getinfo(host), sizes, see=size(host)),
     ]
     if (sandfs := lab.sandfs()) is not None:
         workspace = _workspace(sandfs)
@@ -120,9 +124,9 @@ def attributes(lab: Lab, tree: FS, row: str, where: str = "") -> None:
 def reads(lab: Lab, tree: FS, row: str, where: str = "") -> None:
     """Read 100 bytes, through an open file and at once."""
     _check_that_handles_are_live()
-    plain = trees.plain(FILES)
-    opened = [sweep(OURS, reader(tree.openbin), FILES), sweep(MEMORY_FS, reader(plain.openbin), FILES)]
-    whole = [sweep(OURS, tree.readbytes, FILES), sweep(MEMORY_FS, plain.readbytes, FILES)]
+    trees_by_name = {OURS: tree, MEMORY_FS: trees.plain(FILES), OSFS: fs.open_fs(str(_host(lab)))}
+    opened = [sweep(name, reader(each.openbin), FILES) for name, each in trees_by_name.items()]
+    whole = [sweep(name, each.readbytes, FILES) for name, each in trees_by_name.items()]
     if (sandfs := lab.sandfs()) is not None:
         opened.append(sweep(SANDFS, _workspace(sandfs).read, FILES, prefix=MOUNTED))
         whole.append(sweep(SANDFS, _workspace(sandfs).read, FILES, prefix=MOUNTED))
