@@ -71,16 +71,6 @@ def in_tar(place: Path, files: Files) -> Path:
     return place
 
 
-def in_fsspec(place: str, files: Files) -> str:
-    """Return the URL of a directory of fsspec's own memory with `files`."""
-    import fsspec
-
-    memory = fsspec.filesystem("memory")
-    for path, data in files.items():
-        memory.pipe_file(f"/{place}{path}", data)
-    return f"memory://{place}"
-
-
 def spread(count: int, directories: int, data: bytes = b"x" * 100) -> dict[str, bytes]:
     """Return `count` files in `directories` directories: /d0003/f0042.txt."""
     return {f"/d{number % directories:04}/f{number:05}.txt": data for number in range(count)}

@@ -19,6 +19,7 @@ from overlayvfs import MemoryFS, OverlayFS
 from overlayvfs.testing.bodies import EngineOnHost, EngineOnMemory
 from overlayvfs.testing.kernel import Kernel
 from overlayvfs.testing.lockstep import run_random
+from overlayvfs.testing.machine import machine
 from overlayvfs.testing.ops import Runner
 from overlayvfs.testing.random_stacks import NAMES, PLANTED, Profile, random_stack
 from overlayvfs.testing.sequences import Operations
@@ -156,6 +157,28 @@ def test_bounds_agree_with_the_kernel_over_host_directories(oracle: Kernel, boun
         run_random(oracle, body, Profile(), seed, 40, Tally())
 
 
+def at_the_wheel(bounds):
+    return machine(bounded(EngineOnMemory, BOUNDS[bounds]), PROFILES["redirect_dir"])
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+class TestHypothesisAtTheWheelWithAllCaches(at_the_wheel("all")):
+    """Hypothesis draws; looks are taken through the face too."""
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+class TestHypothesisAtTheWheelWithoutCaches(at_the_wheel("none")):
+    """The same, and nothing is remembered."""
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+class TestHypothesisAtTheWheelWithRoomFor8Names(at_the_wheel("8 names")):
+    """The same, and eight names are remembered."""
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_three_bounds_show_one_tree(profile):
     for seed in range(5):
@@ -262,9 +285,9 @@ KEPT = 3
 class Shared:
     """A tree one thread changes, version by version, while others look; all the same is known of each version.
 
-    Version `v` replaces /d/counter (rename: it is always there), adds /d/n<v> and removes /d/n<v - KEPT>, moves the
-    directory /moved<v - 1> to /moved<v>, and of the lower's files removes /low/gone<v>, replaces /low/new<v> and
-    changes the mode of /low/mode<v>.
+    Version `v` replaces /d/counter (rename: it is always there), writes /d/whole anew where it is, adds /d/n<v> and
+    removes /d/n<v - KEPT>, moves the directory /moved<v - 1> to /moved<v>, and of the lower's files removes
+    /low/gone<v>, replaces /low/new<v> and changes the mode of /low/mode<v>.
     """
 
     def __init__(self, bounds):
@@ -276,6 +299,7 @@ class Shared:
         self.tree = OverlayFS([lower], MemoryFS(), **bounds)
         self.tree.makedir("/d")
         self.tree.writebytes("/d/counter", self.counter(0))
+        self.tree.writebytes("/d/whole", self.counter(0))
         self.tree.makedir("/moved0")
         self.tree.writebytes("/moved0/f", b"")
         self.version = 0
@@ -303,6 +327,7 @@ class Shared:
         for path, data in (("/d/counter", self.counter(version)), (f"/low/new{version}", b"new")):
             tree.writebytes("/d/temporary", data)
             tree.os.rename("/d/temporary", path)
+        tree.writebytes("/d/whole", self.counter(version))
         tree.writebytes(f"/d/n{version}", b"")
         if version > KEPT:
             tree.remove(f"/d/n{version - KEPT}")
@@ -312,7 +337,9 @@ class Shared:
 
     def read(self, seed):
         rng = Random(seed)
-        looks = (self.look_at_counter, self.look_at_names, self.look_at_moved, self.look_at_lower)
+        looks = [self.look_at_counter, self.look_at_whole, self.look_at_names, self.look_at_moved, self.look_at_lower]
+        # Takes a hundred times as long as the others.
+        looks = [*looks * 5, self.look_at_changes]
         try:
             while self.version < VERSIONS:
                 rng.choice(looks)(rng, rng.choice(("/", "")))
@@ -335,6 +362,24 @@ class Shared:
             seen = look(path)
             allowed = [answer_of(self.counter(version)) for version in range(start, self.version + 2)]
             self.expect(allowed, seen, f"{path} at {start}")
+
+    def look_at_whole(self, rng, root):
+        path = f"{root}d/whole"
+        start = self.version
+        seen = self.tree.readbytes(path)
+        # open(2), write(2): between the two it is empty.
+        allowed = [self.counter(version) for version in range(start, self.version + 2)] + [b""]
+        self.expect(allowed, seen, f"{path} at {start}")
+
+    def look_at_changes(self, rng, root):
+        start = self.version
+        changes = {change.path: change.kind for change in self.tree.changes()}
+        end = self.version
+        for number in range(max(1, start - KEPT - 2), end + 4):
+            shown = changes.get(f"/d/n{number}") == "A"
+            self.expect(there(start, number, number + KEPT, end), shown, f"n{number} among changes at {start}")
+            gone = changes.get(f"/low/gone{number}") == "D"
+            self.expect(there(start, number, VERSIONS + 20, end), gone, f"gone{number} among changes at {start}")
 
     def look_at_names(self, rng, root):
         start = self.version
@@ -406,4 +451,6 @@ def test_readers_never_see_what_was_before_a_write_that_returned(eager_threads, 
     for thread in threads:
         thread.join()
     assert shared.wrong == []
-    assert sorted(shared.tree.listdir("/d")) == sorted(["counter", *(f"n{VERSIONS - back}" for back in range(KEPT))])
+    assert sorted(shared.tree.listdir("/d")) == sorted(
+        ["counter", "whole", *(f"n{VERSIONS - back}" for back in range(KEPT))]
+    )

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 from fs.base import FS
@@ -19,7 +18,7 @@ DEPTHS = 1, 2, 4, 8, 16, 32, 64, 128, 256, 512
 JUDGED = 1, 128, 512
 LIMITS = 1.05, 1.10
 """What the deeper two may take of the first."""
-KINDS = "memory", "host", "fs.memoryfs", "fsspec", "tar", "an overlay"
+KINDS = "memory", "host", "fs.memoryfs", "tar", "an overlay"
 
 FILES = trees.spread(100, 10)
 ROUNDS_TO_DRAW = 11
@@ -46,13 +45,10 @@ def stacks(lab: Lab) -> Layers:
         "memory": lambda _, files: trees.ours(files),
         "host": lambda number, files: trees.on_host(lab.scratch / f"depth/{number}", files),
         "fs.memoryfs": lambda _, files: trees.plain(files),
-        "fsspec": lambda number, files: trees.in_fsspec(f"depth{number}", files),
         "tar": lambda number, files: trees.in_tar(lab.scratch / f"depth/{number}.tar", files),
         "an overlay": lambda _, files: overlayvfs.OverlayFS([trees.ours(files)], overlayvfs.MemoryFS()),
     }
-    if find_spec("fsspec") is None:
-        lab.missing["layers of fsspec"] = "not installed"
-        del makers["fsspec"]
+    # Not raced: fsspec. Its own memory looks through all it holds for every list, so it would be measured itself.
     return {kind: [make(number, files) for number, files in enumerate(contents)] for kind, make in makers.items()}
 
 
