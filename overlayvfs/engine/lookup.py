@@ -14,8 +14,8 @@ from overlayvfs.layers.base import UpperLayer
 from overlayvfs.marks import parse_redirect
 
 
-def lookup(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
-    """Return the dentry of `name` in directory `parent`, None if nothing shows there.
+def lookup(mnt: Mount, parent: Dentry, name: str, *, keep_absence: bool = True) -> Dentry | None:
+    """Return the dentry of `name` in directory `parent`, None if nothing shows there; kept, unless the caller does.
 
     Raises:
         ENAMETOOLONG: more than 255 bytes.
@@ -32,7 +32,8 @@ def lookup(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
     dentry = None if parent.unlinked else _look_up(mnt, parent, name)
     if dentry is not None and isinstance(dentry.lower, LowerDir):
         _claim_lower_dir(mnt, dentry, dentry.lower)
-    parent.children[name] = dentry
+    if dentry is not None or keep_absence:
+        parent.children[name] = dentry
     return dentry
 
 

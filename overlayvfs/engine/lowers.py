@@ -115,6 +115,8 @@ class LowerStack:
         self._dir_numbers: dict[tuple[int, int], int] = {}
         # Far from the numbers of upper directories, which are shown on the same device.
         self._next_dir_number = itertools.count(1 << 32)
+        # Whether all layers say at once that there is nothing.
+        self._tell_absence = all(hasattr(layer, "look_closely") for layer in self.layers)
         self.contents = ContentCache()
         self.detect = False
         """Lowers may change against the rule: look again at each object in use."""
@@ -144,6 +146,9 @@ class LowerStack:
         found: Lower | Literal[False] | None = self._find_simple(parent.parts, probe, name)
         if found is False:
             found = self._find(parent.parts, probe, _Search(name))
+        if found is None and (parent.index is not None or self._tell_absence):
+            # To keep what is asked again as quickly would take as much room as a name that is there.
+            return None
         if not _is_refused(found):
             parent.children[name] = found
         return found

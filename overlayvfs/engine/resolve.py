@@ -95,7 +95,8 @@ def _plain_child(mnt: Mount, parent: Dentry, name: str) -> Dentry | None:
         raise NotPlain
     if parent.kind != stat.S_IFDIR:
         return None
-    child = lookup(mnt, parent, name)
+    # That a name is absent is kept by path: once is enough.
+    child = lookup(mnt, parent, name, keep_absence=False)
     if child is not None and child.kind == stat.S_IFLNK:
         raise NotPlain
     return child

@@ -65,6 +65,7 @@ _DETAILS = ["details"]
 _NUMBERS = frozenset({"stat", "lstat", "overlay"})
 """The namespaces that tell more than a lower object's own attributes."""
 
+_UNKNOWN = object()
 _new = LazyInfo.__new__
 
 _T = TypeVar("_T")
@@ -456,6 +457,8 @@ class TreeFS(FS):
         dentry = self._learn(path)
         if dentry is not None:
             return dentry.kind
+        if self._known.paths.get(path, _UNKNOWN) is None:
+            return 0
         try:
             return self._overlay.stat(self.validatepath(path)).st_mode
         except OSError as error:
