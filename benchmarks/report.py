@@ -26,7 +26,7 @@ def write(lab: Lab, place: str | Path) -> None:
     if can_plot():
         for title, curves in lab.curves.items():
             plots[title] = f"depth-{title.replace(' ', '-')}.png"
-            plot(place / plots[title], f"{title}: a name only the lowest layer has", curves)
+            plot(place / plots[title], f"{title} that only the lowest layer has", curves)
     facts = machine(lab)
     (place / "results.json").write_text(json.dumps(as_json(lab, facts), indent=1) + "\n", encoding="utf-8")
     (place / "RESULTS.md").write_text("\n".join(_page(lab, facts, plots)) + "\n", encoding="utf-8")

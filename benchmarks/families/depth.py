@@ -83,7 +83,7 @@ def draw(lab: Lab, layers: Layers) -> None:
     entrants = Entrants(lab, layers, lab.sized(DEPTHS, (1, 4, 8)))
     model: dict[str, object] = dict.fromkeys(FILES, True)
     for title, contenders in (
-        ("warm exists", entrants.warm(model, lambda tree: tree.exists, os.path.exists)),
+        ("warm exists of a name", entrants.warm(model, lambda tree: tree.exists, os.path.exists)),
         ("first exists of a name", entrants.cold(model)),
     ):
         result = lab.race(f"depth: {title}, at every depth", "call", contenders, most=ROUNDS_TO_DRAW)
