@@ -24,6 +24,7 @@ O_DIRECTORY: Final[int] = getattr(os, "O_DIRECTORY", 1 << 32)
 O_NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 1 << 33)
 O_PATH: Final[int] = getattr(os, "O_PATH", 1 << 34)
 O_TMPFILE: Final[int] = getattr(os, "O_TMPFILE", (1 << 35) | O_DIRECTORY)
+O_NOATIME: Final[int] = getattr(os, "O_NOATIME", 1 << 36)
 
 SEEK_DATA: Final[int] = 3
 SEEK_HOLE: Final[int] = 4

@@ -8,6 +8,7 @@ from overlayvfs.abi import (
     O_CREAT,
     O_DIRECTORY,
     O_EXCL,
+    O_NOATIME,
     O_NOFOLLOW,
     O_PATH,
     O_RDONLY,
@@ -22,9 +23,9 @@ from overlayvfs.engine.copy_up import can_resize, copy_up
 from overlayvfs.engine.create import create_file, create_tmpfile
 from overlayvfs.engine.dentry import Dentry
 from overlayvfs.engine.file import File
-from overlayvfs.engine.inode import adopt_handle, open_inode
+from overlayvfs.engine.inode import adopt_handle, attributes, open_inode
 from overlayvfs.engine.mount import Mount
-from overlayvfs.engine.permission import READ, WRITE, may
+from overlayvfs.engine.permission import READ, WRITE, may, owns
 from overlayvfs.engine.resolve import Last, Target, find, find_parent, follow_link, last_component
 
 _ONLY_WITH_PATH = O_PATH | O_DIRECTORY | O_NOFOLLOW
@@ -41,6 +42,7 @@ def open_file(mnt: Mount, path: str, flags: int, mode: int) -> File:
         EISDIR: a name with a slash to be created; a directory to be written or with O_CREAT.
         EEXIST: O_CREAT and O_EXCL, and the name shows.
         EROFS: writing or creating, and the mount has no upper.
+        EPERM: O_NOATIME, and the object is somebody else's.
         ENXIO: a fifo, socket or device: nothing a library could open.
 
     """
@@ -127,5 +129,7 @@ def _check_may_open(mnt: Mount, dentry: Dentry, flags: int, *, must_be_dir: bool
     if writes and dentry.is_file:
         mnt.writable_upper()
     may(mnt, dentry, (WRITE if writes else 0) | (0 if flags & O_ACCMODE == O_WRONLY else READ))
+    if flags & O_NOATIME and not owns(mnt, attributes(mnt, dentry)):
+        raise oserror(errno.EPERM)
     if not dentry.is_dir and not dentry.is_file:
         raise oserror(errno.ENXIO, reason="fifos, sockets and devices can't be opened in an overlay without a kernel")
