@@ -43,6 +43,15 @@ def test_open_goes_by_the_one_class_the_caller_is_in(box, who, asked, mode_bits)
     assert box.run([call("open", "/f", asked, slot=0)])[0].error == (None if allowed else "EACCES")
 
 
+@pytest.mark.parametrize(("uid", "mode_bits", "error"), [(USER, 0o600, None), (0, 0o644, "EPERM"), (0, 0o600, "EACCES")])
+@pytest.mark.parametrize("kind", [file, directory])
+def test_o_noatime_is_for_the_owner(box, kind, uid, mode_bits, error):
+    arrange(box, {"/x": kind(mode=mode_bits, uid=uid)})
+    assert box.run([call("open", "/x", os.O_RDONLY | os.O_NOATIME, slot=0)])[0].error == error
+    box.os.seteuid(0)
+    box.os.close(box.os.open("/x", os.O_RDONLY | os.O_NOATIME))
+
+
 def test_what_the_caller_may_not_do_copies_nothing_up(box):
     arrange(box, {"/d/f": file("x", mode=0o644), "/d/g": file("x", mode=0o600)})
     errors = [
@@ -249,6 +258,7 @@ def test_a_refused_link_is_eperm_even_where_its_directory_is_closed(box):
         ("user.k", "EACCES"),
         ("trusted.k", "EPERM"),
         ("security.k", "EPERM"),
+        ("system.k", "ENOTSUP"),
         ("nonsense", "EACCES"),
         ("foo.bar", "EACCES"),
     ],
@@ -256,6 +266,12 @@ def test_a_refused_link_is_eperm_even_where_its_directory_is_closed(box):
 def test_setxattr_without_rights(box, name, error):
     arrange(box, {"/f": file("x", mode=0o644)})
     assert box.run([call("setxattr", "/f", name, b"")])[0].error == error
+
+
+def test_system_attributes_are_supported_for_nobody(box):
+    box.lower({"/f": "x"})
+    ops = [call("setxattr", "/f", "system.k", b""), call("getxattr", "/f", "system.k")]
+    assert [outcome.error for outcome in box.run([*ops, call("removexattr", "/f", "system.k")])] == ["ENOTSUP"] * 3
 
 
 def test_trusted_attributes_are_not_there_for_those_without_privilege(box):

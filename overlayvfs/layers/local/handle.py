@@ -13,7 +13,7 @@ from overlayvfs.layers.local.loan import lent_object
 
 T = TypeVar("T")
 
-_NAMESPACES: Final = ("user.", "trusted.", "security.", "system.")
+_NAMESPACES: Final = ("user.", "trusted.", "security.", "system.posix_acl_")
 _LISTED: Final = ("user.", "trusted.")
 """Namespaces whose attributes are in the object's list wherever they can be read (xattr_permission)."""
 
