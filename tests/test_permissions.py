@@ -43,7 +43,9 @@ def test_open_goes_by_the_one_class_the_caller_is_in(box, who, asked, mode_bits)
     assert box.run([call("open", "/f", asked, slot=0)])[0].error == (None if allowed else "EACCES")
 
 
-@pytest.mark.parametrize(("uid", "mode_bits", "error"), [(USER, 0o600, None), (0, 0o644, "EPERM"), (0, 0o600, "EACCES")])
+@pytest.mark.parametrize(
+    ("uid", "mode_bits", "error"), [(USER, 0o600, None), (0, 0o644, "EPERM"), (0, 0o600, "EACCES")]
+)
 @pytest.mark.parametrize("kind", [file, directory])
 def test_o_noatime_is_for_the_owner(box, kind, uid, mode_bits, error):
     arrange(box, {"/x": kind(mode=mode_bits, uid=uid)})

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from overlayvfs.testing import DIR, WHITEOUT, call, device, directory, fifo, file, raises_errno, symlink
+from overlayvfs.testing import DIR, WHITEOUT, Slot, call, device, directory, fifo, file, raises_errno, symlink
 
 USER_NAME_MAX = "user." + "n" * 250
 
@@ -120,6 +120,41 @@ def test_errors(box, where, op, error):
     assert box.run([op])[0].error == error
 
 
+ODD_NAMES = {
+    "": "ERANGE",
+    "n" * 256: "ERANGE",
+    USER_NAME_MAX + "n": "ERANGE",
+    "nonsense": "ENOTSUP",
+    "user.": "EINVAL",
+    "trusted.": "EINVAL",
+    "security.": "EINVAL",
+}
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=lambda name: name[:10])
+def test_an_odd_name_is_refused_through_a_descriptor_as_by_path(box, name):
+    box.require_root()
+    box.lower({"/f": "x"})
+    ops = [
+        call(verb, where, name, *value)
+        for where in ("/f", Slot(0))
+        for verb, value in (("getxattr", ()), ("setxattr", (b"",)), ("removexattr", ()))
+    ]
+    outcomes = box.run([call("open", "/f", os.O_RDONLY, slot=0), *ops])[1:]
+    assert [outcome.error for outcome in outcomes] == [ODD_NAMES[name]] * 6
+
+
+def test_an_odd_argument_comes_before_a_bad_descriptor(box):
+    box.lower({"/f": "x"})
+    ops = [
+        call("getxattr", Slot(0), ""),
+        call("removexattr", Slot(0), ""),
+        call("setxattr", Slot(0), "user.k", b"", 8),
+        call("setxattr", Slot(0), "user.k", b""),
+    ]
+    assert [outcome.error for outcome in box.run(ops)] == ["ERANGE", "ERANGE", "EINVAL", "EBADF"]
+
+
 @pytest.mark.parametrize(
     ("op", "copied"),
     [
@@ -178,6 +213,21 @@ def test_each_level_of_escaping_adds_one(box):
         "origin": b"",
     }
     assert sorted(box.os.listxattr("/f")) == [own(box, "k"), own(box, "overlay.k")]
+
+
+@pytest.mark.parametrize(
+    ("rest", "error"),
+    [("", "EINVAL"), ("n" * 231, None), ("n" * 232, "ENOTSUP"), ("n" * 239, "ENOTSUP")],
+    ids=["0", "231", "232", "239"],
+)
+def test_a_name_that_can_not_be_escaped_is_refused_and_copies_nothing_up(box, rest, error):
+    """Nothing after the prefix is no name, and eight bytes more must fit (ovl_xattr_escape_name)."""
+    box.require_root()
+    box.lower({"/f": "x"})
+    name = own(box, rest)
+    ops = [call("getxattr", "/f", name), call("removexattr", "/f", name), call("setxattr", "/f", name, b"")]
+    assert [outcome.error for outcome in box.run(ops)] == [error or "ENODATA", error or "ENODATA", error]
+    assert ("/f" in box.upper_tree()) == (error is None)
 
 
 def test_an_escaped_mark_in_a_lower_shows_and_is_copied_and_a_plain_one_is_neither(box):

@@ -255,12 +255,12 @@ class File:
                 handle.utime(*(times_ns or (now, now)))
 
     def getxattr(self, name: str) -> bytes:
-        """Return an attribute. EBADF ENODATA EACCES EOPNOTSUPP."""
+        """Return an attribute (the name was checked by check_name). EBADF ENODATA EACCES EOPNOTSUPP."""
         with self._mnt.lock:
             self._check_open()
-            xattr.permit(self._mnt, self.dentry.kind, self.stat(), name, writing=False)
+            stored = xattr.stored_name(self._mnt, self.dentry.kind, self.stat(), name, writing=False)
             with self._real() as handle:
-                return handle.getxattr(self._mnt.marks.escape(name))
+                return handle.getxattr(stored)
 
     def listxattr(self) -> list[str]:
         """Return the names of the attributes. EBADF."""
@@ -270,22 +270,20 @@ class File:
                 return xattr.visible(self._mnt, handle.listxattr())
 
     def setxattr(self, name: str, value: bytes, flags: int = 0) -> None:
-        """Set an attribute; errnos as Overlay.setxattr, and EBADF, EEXIST."""
-        xattr.check_setxattr(name, value, flags)
+        """Set an attribute (arguments were checked by check_setxattr); errnos as xattr.set_value, and EBADF, EEXIST."""
         with self._change("setxattr"):
             self._check_open()
             self._mnt.writable_upper()
-            xattr.permit(self._mnt, self.dentry.kind, self.stat(), name, writing=True)
+            stored = xattr.stored_name(self._mnt, self.dentry.kind, self.stat(), name, writing=True)
             with self._changeable() as handle:
-                handle.setxattr(self._mnt.marks.escape(name), value, flags)
+                handle.setxattr(stored, value, flags)
 
     def removexattr(self, name: str) -> None:
-        """Remove an attribute; errnos as Overlay.removexattr, and EBADF, EEXIST."""
+        """Remove an attribute (the name was checked by check_name); errnos as xattr.remove, and EBADF, EEXIST."""
         with self._change("removexattr"):
             self._check_open()
             self._mnt.writable_upper()
-            xattr.permit(self._mnt, self.dentry.kind, self.stat(), name, writing=True)
-            stored = self._mnt.marks.escape(name)
+            stored = xattr.stored_name(self._mnt, self.dentry.kind, self.stat(), name, writing=True)
             with self._real() as handle:
                 handle.getxattr(stored)
             with self._changeable() as handle:

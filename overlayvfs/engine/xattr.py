@@ -18,8 +18,12 @@ _NAME_MAX = 255
 
 def check_name(name: str) -> None:
     """Raise ERANGE for an empty name or one over 255 bytes."""
-    if not name or len(name.encode("utf-8", "surrogateescape")) > _NAME_MAX:
+    if not name or _length(name) > _NAME_MAX:
         raise oserror(errno.ERANGE)
+
+
+def _length(name: str) -> int:
+    return len(name.encode("utf-8", "surrogateescape"))
 
 
 def check_setxattr(name: str, value: bytes, flags: int) -> None:
@@ -47,9 +51,9 @@ def get(mnt: Mount, dentry: Dentry, name: str) -> bytes:
         EOPNOTSUPP, EINVAL: no such namespace; nothing after its dot.
 
     """
-    permit(mnt, dentry.kind, attributes(mnt, dentry), name, writing=False)
+    stored = stored_name(mnt, dentry.kind, attributes(mnt, dentry), name, writing=False)
     layer, path = real(mnt, dentry)
-    return layer.getxattr(path, mnt.marks.escape(name))
+    return layer.getxattr(path, stored)
 
 
 def list_names(mnt: Mount, dentry: Dentry) -> list[str]:
@@ -77,26 +81,43 @@ def set_value(mnt: Mount, dentry: Dentry, name: str, value: bytes, flags: int) -
 
     """
     upper = mnt.writable_upper()
-    permit(mnt, dentry.kind, attributes(mnt, dentry), name, writing=True)
+    stored = stored_name(mnt, dentry.kind, attributes(mnt, dentry), name, writing=True)
     if real(mnt, dentry)[0] is not upper:
         copy_up(mnt, dentry)
     # A lower hard link whose inode is in the index needs no name of its own in the upper for this.
-    upper.setxattr(real(mnt, dentry)[1], mnt.marks.escape(name), value, flags)
+    upper.setxattr(real(mnt, dentry)[1], stored, value, flags)
 
 
 def remove(mnt: Mount, dentry: Dentry, name: str) -> None:
     """Remove an attribute; ENODATA (and no copy up) if it is not there; else as set_value."""
     upper = mnt.writable_upper()
-    permit(mnt, dentry.kind, attributes(mnt, dentry), name, writing=True)
+    stored = stored_name(mnt, dentry.kind, attributes(mnt, dentry), name, writing=True)
     layer, path = real(mnt, dentry)
-    stored = mnt.marks.escape(name)
     if layer is not upper:
         layer.getxattr(path, stored)
         copy_up(mnt, dentry)
     upper.removexattr(real(mnt, dentry)[1], stored)
 
 
-def permit(mnt: Mount, kind: int, st: Stat, name: str, *, writing: bool) -> None:
+def stored_name(mnt: Mount, kind: int, st: Stat, name: str, *, writing: bool) -> str:
+    """Return under which name a layer keeps an attribute the caller may read or write.
+
+    Raises:
+        EPERM, ENODATA, EACCES: the caller may not.
+        EINVAL: nothing after the prefix of the mount's own marks.
+        EOPNOTSUPP: a name that is too long once it is escaped (ovl_xattr_escape_name).
+
+    """
+    _permit(mnt, kind, st, name, writing=writing)
+    if name == mnt.marks.prefix:
+        raise oserror(errno.EINVAL)
+    stored = mnt.marks.escape(name)
+    if _length(stored) > _NAME_MAX:
+        raise oserror(errno.EOPNOTSUPP)
+    return stored
+
+
+def _permit(mnt: Mount, kind: int, st: Stat, name: str, *, writing: bool) -> None:
     """Check the rules of the name's namespace for an object of this kind and attributes (xattr_permission)."""
     refusal = errno.EPERM if writing else errno.ENODATA
     who = mnt.credentials

@@ -19,6 +19,7 @@ from overlayvfs import abi
 from overlayvfs.abi import Dirent, oserror
 from overlayvfs.engine.file import File
 from overlayvfs.engine.overlay import Overlay
+from overlayvfs.engine.xattr import check_name, check_setxattr
 from overlayvfs.faces import osargs, rawio
 from overlayvfs.faces.osargs import Path
 from overlayvfs.faces.osdirs import DirEntry, ScandirIterator, leads_to_dir
@@ -221,6 +222,8 @@ class OsModule:
         name = osargs.attribute_name(attribute)
         if isinstance(path, int):
             osargs.no_fd_and_nofollow("getxattr", follow_symlinks)
+            # As Linux, here and below: a bad argument comes before a bad descriptor.
+            check_name(name)
             return self._file(path).getxattr(name)
         return self._overlay.getxattr(osargs.path_text("getxattr", path), name, follow=follow_symlinks)
 
@@ -230,6 +233,7 @@ class OsModule:
         name, data = osargs.attribute_name(attribute), bytes(osargs.bytes_like(value))
         if isinstance(path, int):
             osargs.no_fd_and_nofollow("setxattr", follow_symlinks)
+            check_setxattr(name, data, flags)
             return self._file(path).setxattr(name, data, flags)
         return self._overlay.setxattr(osargs.path_text("setxattr", path), name, data, flags, follow=follow_symlinks)
 
@@ -244,6 +248,7 @@ class OsModule:
         name = osargs.attribute_name(attribute)
         if isinstance(path, int):
             osargs.no_fd_and_nofollow("removexattr", follow_symlinks)
+            check_name(name)
             return self._file(path).removexattr(name)
         return self._overlay.removexattr(osargs.path_text("removexattr", path), name, follow=follow_symlinks)
 
