@@ -62,6 +62,6 @@ def _absolute(dentry: Dentry) -> str:
             break
         at = at.parent
     value = "/" + "/".join(reversed(parts))
-    if len(value.encode("utf-8", "surrogateescape")) >= REDIRECT_MAX:
-        raise oserror(errno.EXDEV, reason=f"the redirect {value!r} would be longer than {REDIRECT_MAX - 1} bytes")
+    if len(value.encode("utf-8", "surrogateescape")) > REDIRECT_MAX:
+        raise oserror(errno.EXDEV, reason=f"the redirect {value!r} would be longer than {REDIRECT_MAX} bytes")
     return value
