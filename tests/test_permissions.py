@@ -1,13 +1,17 @@
 """Who may do what: the caller's mode bits first, the mounter's rights after (overlayfs.rst, "Permission model")."""
 
 import errno
+import itertools
 import os
 import stat
 
 import pytest
 
 from overlayvfs import MemoryFS, OverlayFS
-from overlayvfs.testing import DIR, Slot, call, directory, file, raises_errno, symlink
+from overlayvfs.testing import DIR, Kernel, Slot, Stack, call, directory, file, raises_errno, symlink
+from overlayvfs.testing.bodies import EngineOnMemory
+from overlayvfs.testing.lockstep import diverges
+from overlayvfs.testing.minimise import Trial
 
 USER, GROUP, OTHER = 7, 5, 8
 CREATE = os.O_CREAT | os.O_WRONLY
@@ -379,3 +383,90 @@ def test_an_overlay_below_another_acts_with_the_mounters_rights():
     assert inner.os.geteuid() == USER
     with raises_errno(errno.EACCES):
         inner.os.listdir("/closed")
+
+
+# Every verb as somebody without privilege, over objects and parents of all owners and telling modes: what Linux says.
+
+PARENTS = [
+    *((0o755, USER, 0), (0o755, 0, 0), (0o1777, 0, 0), (0o1777, USER, 0), (0o2777, 0, OTHER), (0o774, 0, GROUP)),
+]
+MODES = (0, 0o4755, 0o2775, 0o1777, 0o070, 0o707, 0o222, 0o2660)
+OWNERS = [(USER, GROUP), (0, GROUP), (0, 0), (USER, OTHER)]
+
+
+def by_descriptor(flags, *verbs):
+    """Return the operations that open the object and make calls through the descriptor."""
+    return lambda at, x: [
+        call("open", x, flags, 0o6777, slot=0),
+        *(call(name, Slot(0), *args) for name, *args in verbs),
+        call("fstat", Slot(0)),
+        call("close", Slot(0)),
+    ]
+
+
+AS_SOMEBODY = {
+    "read": by_descriptor(os.O_RDONLY, ("fchmod", 0o640), ("fchown", -1, GROUP), ("setxattr", "user.k", b"1")),
+    "write": by_descriptor(os.O_WRONLY, ("write", b"q"), ("ftruncate", 1)),
+    "truncate at open": by_descriptor(os.O_TRUNC),
+    "open or create": by_descriptor(os.O_WRONLY | os.O_CREAT, ("write", b"q")),
+    "O_NOATIME": by_descriptor(os.O_NOATIME),
+    "O_PATH": by_descriptor(os.O_PATH, ("getxattr", "user.k")),
+    "create": lambda at, x: by_descriptor(CREATE, ("write", b"q"))(at, f"{at}/new"),
+    "O_TMPFILE": lambda at, x: by_descriptor(os.O_TMPFILE | os.O_WRONLY)(at, at),
+    "mkdir": lambda at, x: [call("mkdir", f"{at}/new", 0o7777), call("lstat", f"{at}/new")],
+    "mknod": lambda at, x: [call("mknod", f"{at}/new", stat.S_IFIFO | 0o7777), call("lstat", f"{at}/new")],
+    "devices": lambda at, x: [call("mknod", f"{at}/new", stat.S_IFCHR | 0o600, rdev) for rdev in (0, 0x103)],
+    "symlink": lambda at, x: [call("symlink", "t", f"{at}/new"), call("lstat", f"{at}/new")],
+    "unlink": lambda at, x: [call("unlink", x)],
+    "rmdir": lambda at, x: [call("rmdir", x)],
+    "rename": lambda at, x: [call("rename", x, f"{at}/new"), call("lstat", f"{at}/new")],
+    "rename out": lambda at, x: [call("rename", x, f"/out{at[1:]}")],
+    "rename a file in": lambda at, x: [call("open", f"/in{at[1:]}", CREATE, slot=0), call("rename", f"/in{at[1:]}", x)],
+    "rename a directory in": lambda at, x: [call("mkdir", f"/in{at[1:]}"), call("rename", f"/in{at[1:]}", x)],
+    "exchange": lambda at, x: [call("renameat2", x, "/mine", 2), call("renameat2", x, "/mine", 2)],
+    "link": lambda at, x: [call("link", x, f"/out{at[1:]}"), call("lstat", x)],
+    "link in": lambda at, x: [call("link", "/mine", f"{at}/new")],
+    "chmod": lambda at, x: [call("chmod", x, 0o7777), call("lstat", x)],
+    "chown": lambda at, x: [
+        *(call("chown", x, uid, gid) for uid, gid in ((-1, -1), (USER, -1), (-1, GROUP), (USER, OTHER), (OTHER, -1))),
+        call("lstat", x),
+    ],
+    "truncate": lambda at, x: [call("truncate", x, 2), call("lstat", x)],
+    "utime": lambda at, x: [call("utime", x), call("utime", x, ns=(5, 5))],
+    "setxattr": lambda at, x: [
+        call("setxattr", x, name, b"1")
+        for name in ("user.n", "trusted.n", "security.n", "system.n", "user.overlay.n", "trusted.overlay.n", "n", "n.n")
+    ],
+    "getxattr": lambda at, x: [
+        call("listxattr", x),
+        *(call("getxattr", x, name) for name in ("user.k", "trusted.k", "security.k", "user.absent", "n")),
+    ],
+    "removexattr": lambda at, x: [
+        call("removexattr", x, name) for name in ("user.absent", "trusted.k", "security.k", "user.k")
+    ],
+    "look": lambda at, x: [call("lstat", x), call("listdir", x), call("listdir", at), call("lstat", f"{x}/.")],
+    "access": lambda at, x: [
+        call("access", x, mode, effective_ids=effective) for mode in range(8) for effective in (False, True)
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.kernel
+@pytest.mark.parametrize("where", ["lower", "upper"])
+@pytest.mark.parametrize("verb", AS_SOMEBODY)
+def test_every_verb_of_somebody_comes_to_what_it_does_in_linux(oracle: Kernel, verb, where):
+    if oracle.kind != "root":
+        pytest.skip("a user namespace has one user")
+    xattrs = {"user.k": b"v", "trusted.k": b"t", "security.k": b"s"}
+    tree = {}
+    ops = [call("setgroups", [GROUP]), call("setegid", OTHER), call("seteuid", USER)]
+    cells = itertools.product((file, directory), PARENTS, MODES, OWNERS)
+    for number, (kind, parent, mode_bits, (uid, gid)) in enumerate(cells):
+        at, attributes = f"/{number:04}", {"mode": mode_bits, "uid": uid, "gid": gid, "xattrs": xattrs}
+        tree[f"{at}/"] = directory(mode=parent[0], uid=parent[1], gid=parent[2])
+        tree[f"{at}/x" if kind is file else f"{at}/x/"] = kind(**attributes)
+        ops += AS_SOMEBODY[verb](at, f"{at}/x")
+    upper = {**OPEN, "/mine": file("mine", uid=USER, gid=OTHER)}
+    stack = Stack([{**OPEN, **tree}], upper) if where == "lower" else Stack([OPEN], {**upper, **tree})
+    assert diverges(oracle, EngineOnMemory, Trial(stack, (*ops, call("seteuid", 0)))) == []
