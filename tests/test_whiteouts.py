@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from overlayvfs.testing import DIR, WHITEOUT, directory, file, raises_errno, whiteout
+from overlayvfs.testing import DIR, WHITEOUT, directory, fifo, file, raises_errno, symlink, whiteout
 from overlayvfs.testing.states import arranged
 
 
@@ -162,12 +162,88 @@ def test_mknod_of_a_fifo_or_socket_is_ordinary(box, kind):
     assert stat.S_IFMT(box.os.lstat("/d/n").st_mode) == kind
 
 
+# The other form: an empty file with a mark, in a directory marked to have some (KB 3.17 to 3.20).
+
+HIDES = file(marks={"whiteout": b""})
+HAS_SOME = directory(marks={"opaque": b"x"})
+
+
 def test_an_empty_file_marked_as_whiteout_hides_the_name(box):
-    box.lower({"/d/f": file(marks={"whiteout": b""}), "/d/": directory(marks={"opaque": b"x"})})
+    box.lower({"/d/": HAS_SOME, "/d/f": HIDES})
     box.lower({"/d/f": "x", "/d/g": "y"})
     assert box.os.listdir("/d") == ["g"]
     with raises_errno(errno.ENOENT):
         box.os.open("/d/f", os.O_RDONLY)
+
+
+def test_a_marked_file_in_a_middle_lower_hides_only_what_is_below(box):
+    box.lower({"/d/g": "above"})
+    box.lower({"/d/": HAS_SOME, "/d/f": HIDES, "/d/g": HIDES})
+    box.lower({"/d/f": "below", "/d/g": "below", "/d/h": "below"})
+    assert box.tree() == {"/d/g": "above", "/d/h": "below"}
+
+
+@pytest.mark.parametrize(
+    "node",
+    [file("data", marks={"whiteout": b""}), symlink("f", marks={"whiteout": b""}), fifo(marks={"whiteout": b""})],
+    ids=["file with data", "symlink", "fifo"],
+)
+def test_a_mark_on_anything_but_an_empty_file_hides_nothing(box, node):
+    if not isinstance(node, type(HIDES)):
+        # Marks of the user namespace are spelt user.*, which only files and directories hold.
+        box.require_root()
+    box.lower({"/d/": HAS_SOME, "/d/f": node})
+    box.lower({"/d/f": "x", "/d/g": "y"})
+    assert sorted(box.os.listdir("/d")) == ["f", "g"]
+    box.os.lstat("/d/f")
+
+
+@pytest.mark.parametrize("value", [b"", b"n"])
+@pytest.mark.parametrize(
+    ("marked", "where"), [(False, "lower"), (False, "upper"), (True, "upper")], ids=["lower", "upper", "marked upper"]
+)
+def test_a_marked_file_where_none_is_announced_is_absent_and_still_listed(box, value, marked, where):
+    """What Linux saves is a look at every file of a listing; the mark on a directory counts in lowers only."""
+    tree = {"/d/f": file(marks={"whiteout": value}), **({"/d/": HAS_SOME} if marked else {})}
+    if where == "lower":
+        box.lower(tree)
+    box.lower({"/d/f": "1", "/d/g": "2"})
+    box.upper(tree if where == "upper" else {})
+    assert sorted(box.os.listdir("/d")) == ["f", "g"]
+    with raises_errno(errno.ENOENT):
+        box.os.lstat("/d/f")
+
+
+@pytest.mark.parametrize("where", ["lower", "upper"])
+def test_creating_over_a_marked_file_is_creating_over_a_whiteout(box, where):
+    box.lower({"/d/f/below": "1", "/d/g": "2"} if where == "upper" else {"/d/": HAS_SOME, "/d/f": HIDES})
+    box.lower({"/d/f/below": "1", "/d/g": "2"})
+    box.upper({"/d/f": HIDES} if where == "upper" else {})
+    box.os.mkdir("/d/f")
+    assert box.tree() == {"/d/f/": DIR, "/d/g": "2"}
+    assert box.upper_tree() == {"/d/f/": directory(opaque=True) if where == "upper" else DIR}
+
+
+def test_the_mark_that_announces_whiteouts_is_not_copied_up(box):
+    box.lower({"/d/": HAS_SOME, "/d/f": HIDES, "/d/g": "2"})
+    box.lower({"/d/f": "1"})
+    box.os.chmod("/d/g", 0o600)
+    assert box.upper_tree() == {"/d/g": file("2", mode=0o600)}
+    assert box.os.listdir("/d") == ["g"]
+
+
+@pytest.mark.parametrize("below", [{}, {"/d/f": "hidden"}], ids=["of one layer", "merged"])
+def test_an_announced_whiteout_never_keeps_a_directory_from_being_removed(box, below):
+    box.lower({"/d/": HAS_SOME, "/d/f": HIDES})
+    box.lower(below)
+    if box.name == "kernel":
+        # A difference on purpose: Linux looks for them only when a merged directory is listed.
+        with raises_errno(errno.ENOTEMPTY):
+            box.os.rmdir("/d")
+        return
+    assert box.os.listdir("/d") == []
+    box.os.rmdir("/d")
+    assert box.upper_tree() == {"/d": WHITEOUT}
 
 
 def test_opaque_x_does_not_make_a_directory_opaque(box):

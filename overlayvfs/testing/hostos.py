@@ -199,7 +199,8 @@ def _without_leaks(path: str | int) -> "list[os.DirEntry[str]]":
 
 def _is_leak(directory: int, entry: "os.DirEntry[str]") -> bool:
     # A directory is no whiteout, and looking one up may leave an origin mark (ovl_fix_origin): it is not touched.
-    if entry.is_dir(follow_symlinks=False):
+    # A regular file may be one, and lists unless its directory is marked (KB 3.18): the library does the same.
+    if entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False):
         return False
     try:
         os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
