@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from overlayvfs.engine.numbers import Numbers
 from overlayvfs.testing import DIR, directory, hardlink, raises_errno, symlink
 
 LAYOUTS = {
@@ -159,6 +160,16 @@ def test_the_high_bits_of_a_number_tell_the_layer(box, xino):
     arranged(box, f"separate, xino={xino}")
     high = {path: box.os.lstat(path).st_ino >> 62 for path in ("/u", "/ud", "/f", "/d", "/g", "/deep")}
     assert high == {"/u": 0, "/ud": 0, "/f": 1, "/d": 1, "/g": 2, "/deep": 2}
+
+
+def test_a_number_that_needs_the_high_bits_itself_shows_as_without_xino():
+    """No file system at hand has such numbers, so no kernel is asked (ovl_map_dev_ino)."""
+    numbers = Numbers(99, [1, 2, 3], xino=True)
+    fits, overflows = (1 << 61) - 1, 1 << 62
+    assert numbers.shown(2, fits)[0] == numbers.shown(0, 7)[0] == 99
+    device, number = numbers.shown(2, overflows)
+    assert number == overflows
+    assert device not in (99, 1, 2, 3)
 
 
 def test_no_two_files_are_one(box, layout):

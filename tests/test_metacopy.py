@@ -210,3 +210,33 @@ def test_an_explicit_redirect_dir_other_than_on_is_einval(box, redirect_dir):
     box.lower({"/f": "x"})
     with raises_errno(errno.EINVAL):
         box.mount(metacopy="on", redirect_dir=redirect_dir)
+
+
+@pytest.mark.parametrize(
+    ("redirect_dir", "refused"), [("on", False), ("off", False), ("follow", False), ("nofollow", True)]
+)
+def test_without_an_upper_only_nofollow_conflicts(box, redirect_dir, refused):
+    box.lower({"/f": file(bytes(3), metacopy=True, redirect="/data")})
+    box.lower({"/data": "abc"})
+    box.upper(None)
+    options = {"metacopy": "on", "redirect_dir": redirect_dir}
+    if redirect_dir == "nofollow":
+        with raises_errno(errno.EINVAL):
+            box.mount(**options)
+    else:
+        box.mount(**options)
+        assert box.read("/f") == b"abc"
+
+
+def test_a_verity_digest_in_the_mark_is_passed_over(box):
+    """As with verity=off, the kernel's default: version 0, length, flags, algorithm, digest (struct ovl_metacopy)."""
+    box.lower({"/f": file(bytes(3), marks={"metacopy": bytes([0, 36, 0, 1]) + bytes(32)})})
+    mounted(box, {"/f": "abc"})
+    assert box.read("/f") == b"abc"
+
+
+def test_a_malformed_mark_is_eio(box):
+    box.lower({"/f": file(bytes(3), marks={"metacopy": b"\1\2\3"})})
+    mounted(box, {"/f": "abc"})
+    with raises_errno(errno.EIO):
+        box.os.lstat("/f")

@@ -249,6 +249,21 @@ def test_the_other_namespace_of_marks_is_ordinary(box):
     assert box.upper_tree() == {"/d/": directory(xattrs={name: b"n"})}
 
 
+def test_with_userxattr_marks_are_user_attributes_and_trusted_ones_ordinary(box):
+    box.require_root()
+    box.lower({"/d/f": file("x", marks={"redirect": b"hidden"}, xattrs={"trusted.overlay.opaque": b"y"}), "/gone": "y"})
+    box.mount(userxattr=True)
+    assert box.os.listxattr("/d/f") == ["trusted.overlay.opaque"]
+    box.os.setxattr("/d", "user.overlay.opaque", b"y")
+    box.os.setxattr("/d", "trusted.overlay.opaque", b"y")
+    box.os.unlink("/gone")
+    assert box.upper_tree() == {
+        "/d/": directory(xattrs={"trusted.overlay.opaque": b"y"}, marks={"overlay.opaque": b"y"}),
+        "/gone": WHITEOUT,
+    }
+    assert box.os.listdir("/d") == ["f"]
+
+
 def test_an_overlay_may_be_kept_inside_an_overlay(box):
     """Marks set through the mount come back as they were: an inner upper finds them (overlayfs.rst, "Nesting")."""
     box.require_kept_upper()
