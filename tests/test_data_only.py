@@ -46,8 +46,14 @@ def test_the_first_data_only_lower_that_has_the_path_gives_the_contents():
 
 @pytest.mark.parametrize(
     ("data", "number"),
-    [({"/x": DIR}, errno.ENOENT), ({BLOB + "/": DIR}, errno.ENOENT), ({BLOB: symlink("x")}, errno.ELOOP)],
-    ids=["absent", "directory", "symlink"],
+    [
+        ({"/x": DIR}, errno.ENOENT),
+        ({BLOB + "/": DIR}, errno.ENOENT),
+        ({BLOB: symlink("/x"), "/x": "data"}, errno.ENOENT),
+        ({"/blobs": symlink("b"), "/b/ab/cdef": "data"}, errno.ELOOP),
+        ({"/blobs": "file"}, errno.ENOTDIR),
+    ],
+    ids=["absent", "directory", "symlink", "symlink on the way", "file on the way"],
 )
 def test_contents_that_are_not_there_are_an_error_when_they_are_needed(data, number):
     ofs = stacked({"/f": leads_to(BLOB)}, data, metacopy=True)

@@ -429,6 +429,8 @@ def find_beneath(layer: Layer, path: str) -> str:
     at: list[str] = []
     st = layer.lstat("")
     for name in path.split("/"):
+        if stat.S_ISLNK(st.st_mode):
+            raise oserror(errno.ELOOP)
         if not stat.S_ISDIR(st.st_mode):
             raise oserror(errno.ENOTDIR)
         if name in ("", "."):
@@ -440,8 +442,6 @@ def find_beneath(layer: Layer, path: str) -> str:
         else:
             raise oserror(errno.EXDEV)
         st = layer.lstat("".join(f"/{part}" for part in at))
-        if stat.S_ISLNK(st.st_mode):
-            raise oserror(errno.ELOOP)
     if not stat.S_ISREG(st.st_mode):
         raise oserror(errno.ENOENT)
     return "".join(f"/{part}" for part in at)
