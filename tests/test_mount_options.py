@@ -86,8 +86,12 @@ def test_marks_are_trusted_unless_userxattr_is_there():
         *(("lowerdir=::/", "data-only"), ("lowerdir=/::", "data-only"), ("lowerdir=/::/usr:/bin", "data-only")),
         *(("datadir+=/", "lowerdir"), ("lowerdir+=/,datadir+=/usr,lowerdir+=/bin", "data-only")),
         *(("lowerdir=/,lowerdir+=/usr", "two ways"), ("lowerdir=/::/usr,datadir+=/bin", "two ways")),
-        *(("lowerdir=/,verity=on", "verity"), ("lowerdir=/,index", "index")),
-        *(("lowerdir=/,index=maybe", "index"), ("lowerdir=/,volatile=on", "volatile"), ("lowerdir=/,nfs=on", "nfs=on")),
+        *(("lowerdir=/,verity=on", "verity"), ("lowerdir=/,index", "index"), ("lowerdir=/,uuid=on", "uuid")),
+        *(
+            ("lowerdir=/,index=maybe", "index"),
+            ("lowerdir=/,volatile=on", "volatile"),
+            ("lowerdir=/,nfs_export=on", "nfs_export"),
+        ),
     ],
 )
 def test_options_it_does_not_know_are_einval_by_name(text, named):
