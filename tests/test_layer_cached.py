@@ -217,6 +217,19 @@ def test_holes_are_those_of_the_layer():
         assert handle.seek_extent(1 << 20, SEEK_HOLE) == (1 << 20) + 4096
 
 
+def test_a_file_whose_blocks_cover_it_is_not_asked_for_holes():
+    behind, layer = counted({"/f": "x" * 9})
+    with opened(layer.open("/f")) as handle:
+        behind.calls.clear()
+        assert (handle.seek_extent(3, SEEK_DATA), handle.seek_extent(3, SEEK_HOLE)) == (3, 9)
+        for whence in (SEEK_DATA, SEEK_HOLE):
+            with raises_errno(errno.ENXIO):
+                handle.seek_extent(9, whence)
+        with raises_errno(errno.EINVAL):
+            handle.seek_extent(0, os.SEEK_END)
+    assert behind.calls == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at descriptors in /proc")
 def test_a_cache_that_cannot_be_written_or_read_is_no_trouble(tmp_path: Path):
     kept = BlockCache(4 * BLOCK, os.fspath(tmp_path))

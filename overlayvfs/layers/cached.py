@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from threading import Lock
 from typing import Final, TypeVar, cast
 
-from overlayvfs.abi import Dirent, Stat, StatVfs, oserror
+from overlayvfs.abi import SEEK_DATA, SEEK_HOLE, Dirent, Stat, StatVfs, oserror
 from overlayvfs.layers._blockcache import BLOCK, BlockCache
 from overlayvfs.layers._readonly import ReadOnlyHandle
 from overlayvfs.layers.adapt import LayerSpec, open_layer
@@ -201,7 +201,15 @@ class CachedHandle(ReadOnlyHandle):
         return whole[offset - first * BLOCK : end - first * BLOCK]
 
     def seek_extent(self, offset: int, whence: int) -> int:
-        return self._real().seek_extent(offset, whence)
+        st = self.stat()
+        if st.st_blocks * 512 < st.st_size:
+            return self._real().seek_extent(offset, whence)
+        # Blocks enough for all of it: one extent of data, and no request to hear so.
+        if whence not in (SEEK_DATA, SEEK_HOLE):
+            raise oserror(errno.EINVAL)
+        if not 0 <= offset < st.st_size:
+            raise oserror(errno.ENXIO)
+        return offset if whence == SEEK_DATA else st.st_size
 
     def stat(self) -> Stat:
         self._open()
