@@ -5,4 +5,4 @@ pytest_plugins = ["overlayvfs.testing.plugin"]
 
 def pytest_report_header() -> str:
     missing = [name for name in ("moto", "s3fs", "fs_s3fs") if find_spec(name) is None]
-    return f"overlayvfs on S3: {f'not tested, for want of {missing} (extra [test-s3])' if missing else 'tested'}"
+    return f"overlayvfs on S3: {f'not tested, for want of {missing} (extra [test])' if missing else 'tested'}"

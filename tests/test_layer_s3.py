@@ -17,7 +17,7 @@ from overlayvfs.testing.conformance import LowerConformance, Tree
 from overlayvfs.testing.conformance.lower import MakeLower
 from overlayvfs.testing.conformance.trees import read
 
-REASON = "needs an S3 server and clients: extra [test-s3]"
+REASON = "needs an S3 server and clients (extra [test])"
 moto_server = pytest.importorskip("moto.server", reason=REASON)
 boto3 = pytest.importorskip("boto3", reason=REASON)
 pytest.importorskip("s3fs", reason=REASON)
