@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass
 from stat import S_IFDIR
 from typing import TYPE_CHECKING
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 from weakref import ref as weakref
 
 from overlayvfs.abi import Stat, anonymous_dev, is_whiteout, oserror
@@ -126,14 +126,17 @@ class Credentials:
 
 
 _live_uppers: "WeakValueDictionary[Hashable, Mount]" = WeakValueDictionary()
-_live_uppers_lock = threading.Lock()
-_live_mounts: "WeakSet[Mount]" = WeakSet()
+_live_mounts: "WeakValueDictionary[int, Mount]" = WeakValueDictionary()
+# Re-entrant: a collector's run closes the overlays it finds, also in the middle of what its thread does under the lock.
+_live_lock = threading.RLock()
 
 
 def live_mounts() -> "list[Mount]":
     """Return the overlays that are mounted now, read-only ones included."""
-    with _live_uppers_lock:
-        return [mnt for mnt in _live_mounts if not mnt.closed]
+    with _live_lock:
+        # Its own iterator would notice that a mount went meanwhile.
+        found = [reference() for reference in _live_mounts.valuerefs()]
+    return [mnt for mnt in found if mnt is not None and not mnt.closed]
 
 
 # Shared by all mounts that have none, as a fork that is only looked at needs neither: each table costs 2 µs to make.
@@ -236,13 +239,13 @@ class Mount:
     def register(self) -> None:
         """Count among the live overlays. EBUSY: the upper belongs to another one."""
         upper = self.upper
-        with _live_uppers_lock:
+        key = None if upper is None else upper.identity()
+        with _live_lock:
             if upper is not None:
-                key = upper.identity()
                 if key in _live_uppers:
                     raise oserror(errno.EBUSY, reason=f"upper {upper.name} belongs to a live overlay; close that first")
                 _live_uppers[key] = self
-            _live_mounts.add(self)
+            _live_mounts[id(self)] = self
 
     def close(self) -> None:
         """End the mount and set its upper free; idempotent."""
@@ -265,10 +268,11 @@ class Mount:
 
     def _forget(self) -> None:
         """Count among the live overlays no more."""
-        with _live_uppers_lock:
-            _live_mounts.discard(self)
-            if self.upper is not None and _live_uppers.get(self.upper.identity()) is self:
-                del _live_uppers[self.upper.identity()]
+        key = None if self.upper is None else self.upper.identity()
+        with _live_lock:
+            _live_mounts.pop(id(self), None)
+            if self.upper is not None and _live_uppers.get(key) is self:
+                del _live_uppers[key]
 
     def report(self, verb: str, paths: tuple[str, ...], error: OSError | None = None, size: int = 0) -> None:
         """Tell those who watch of a verb, under the lock: reports come in the order of the changes."""
