@@ -1,9 +1,14 @@
-"""PyFilesystems to stand on: trees as a plain one holds them, and one that counts its calls and fails at will."""
+"""PyFilesystems to stand on: trees as a plain one holds them, and one that counts its calls and fails at will.
+
+`shown` and what follows it look at storage by other means than a layer's verbs (`outside`, in the conformance suite).
+"""
 
 import errno
+import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fs.base import FS
@@ -23,6 +28,41 @@ def spelled(tree: Tree) -> dict[str, Node]:
         elif one.link_to is None and (stat.S_ISREG(one.mode) or stat.S_ISDIR(one.mode)):
             plain[path] = one
     return plain
+
+
+Stored = Mapping[str, bytes | None]
+"""Path to a file's content, None for all that is no file."""
+
+
+def shown(stored: Stored) -> dict[str, bytes | None]:
+    """Return what a layer is to show of plain storage: whiteouts for `.wh.` names, and no name of its own."""
+    names = {path: data for path, data in stored.items() if "/.wh." not in path}
+    for path in stored:
+        parent, _, name = path.rpartition("/")
+        if name.startswith(".wh.") and "/.wh..wh." not in path:
+            names.setdefault(f"{parent}/{name.removeprefix('.wh.')}", None)
+    return names
+
+
+def on_host(top: str | Path) -> dict[str, bytes | None]:
+    """Return what a host directory holds."""
+    held: dict[str, bytes | None] = {}
+    for above, directories, files in os.walk(top):
+        for name in directories + files:
+            path = Path(above, name)
+            held[f"/{path.relative_to(top)}"] = path.read_bytes() if stat.S_ISREG(path.lstat().st_mode) else None
+    return held
+
+
+def in_fs(fs: FS) -> dict[str, bytes | None]:
+    """Return what a PyFilesystem holds."""
+    return {path: None if info.is_dir else fs.readbytes(path) for path, info in fs.walk.info()}
+
+
+def by_keys(objects: Mapping[str, bytes]) -> dict[str, bytes | None]:
+    """Return what a bucket's keys tell: whatever is before a slash is a directory."""
+    above = {f"/{path}": None for key in objects for path in PurePosixPath(f"{key}x").parents if path.name}
+    return above | {f"/{key}": data for key, data in objects.items() if not key.endswith("/")}
 
 
 class Flaky(MemoryFS):

@@ -17,7 +17,7 @@ from overlayvfs.layers.base import Layer
 from overlayvfs.layers.cached import CachedLayer
 from overlayvfs.layers.memory import MemoryLayer
 from overlayvfs.testing.conformance import LowerConformance, Tree, fill
-from overlayvfs.testing.conformance.trees import directory, opened, raises_errno, read, symlink
+from overlayvfs.testing.conformance.trees import contents, directory, opened, raises_errno, read, symlink
 
 
 class Counting:
@@ -69,17 +69,22 @@ def counted(tree: Tree, **options: Any) -> tuple[Counting, CachedLayer]:
     return behind, cached
 
 
-class TestCachedInMemory(LowerConformance):
+class Cached(LowerConformance):
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        return contents(layer._layer)  # type: ignore[attr-defined]
+
+
+class TestCachedInMemory(Cached):
     def make_lower(self, tree: Tree, where: Path) -> Layer:
         return CachedLayer(filled(tree))
 
 
-class TestCachedOnDisk(LowerConformance):
+class TestCachedOnDisk(Cached):
     def make_lower(self, tree: Tree, where: Path) -> Layer:
         return CachedLayer(filled(tree), cache=where)
 
 
-class TestCachedButForgetting(LowerConformance):
+class TestCachedButForgetting(Cached):
     """With no room for anything it must still be a layer."""
 
     def make_lower(self, tree: Tree, where: Path) -> Layer:

@@ -14,6 +14,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
+from plainfs import by_keys, on_host, shown
 from test_layer_pyfs import PlainUpper
 
 from overlayvfs.abi import O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, is_whiteout
@@ -151,11 +152,27 @@ def bucket_with(objects: dict[str, bytes]) -> tuple[Bucket, FsspecLayer]:
     return bucket, layer
 
 
+def in_store(layer: Layer) -> dict[str, bytes | None]:
+    """Return what the layer's store holds, as fsspec tells it, asked anew."""
+    assert isinstance(layer, FsspecLayer)
+    store, root = layer._store, layer._root
+    store.invalidate_cache()
+    held = {}
+    for path, told in store.find(root, withdirs=True, detail=True).items():
+        name = store._strip_protocol(path)[len(root) :]
+        if name.strip("/"):
+            held[f"/{name.strip('/')}"] = None if told["type"] == "directory" else store.cat_file(path)
+    return shown(held)
+
+
 # Every promise of a layer
 
 
 class TestMemoryStoreIsALower(LowerConformance):
     can_write = True
+
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        return in_store(layer)
 
     def make_lower(self, tree: Tree, where: Path) -> Layer:
         return store_with(tree, MemoryFileSystem(), f"/lower{next(_numbers)}")
@@ -164,12 +181,18 @@ class TestMemoryStoreIsALower(LowerConformance):
 class TestLocalStoreIsALower(LowerConformance):
     can_write = True
 
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        return shown(on_host(layer._root))  # type: ignore[attr-defined]
+
     def make_lower(self, tree: Tree, where: Path) -> Layer:
         return store_with(tree, fsspec.filesystem("file"), str(where / "root"))
 
 
 class StoreUpper(PlainUpper):
     """The suite for uppers that can't set times: what is moved there is a copy with a time of its own."""
+
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        return in_store(layer)
 
     def test_rename_keeps_the_mtime_of_what_moves(self, upper: MakeUpper) -> None:
         assert not upper({}).capabilities.times
@@ -187,10 +210,16 @@ class TestLocalStoreIsAnUpper(StoreUpper):
         (where / "root").mkdir()
         return FsspecLayer(f"file://{where}/root")
 
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        return shown(on_host(layer._root))  # type: ignore[attr-defined]
+
 
 class TestObjectStoreIsAnUpper(StoreUpper):
     def make_upper(self, where: Path) -> FsspecLayer:
         return FsspecLayer(Bucket(str(where)))
+
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        return shown(by_keys(layer._store.objects))  # type: ignore[attr-defined]
 
 
 # How rarely a store is asked

@@ -17,9 +17,10 @@ from fs.tarfs import TarFS
 from fs.wrap import read_only
 from fs.wrapfs import WrapFS
 from fs.zipfs import ZipFS
-from plainfs import Flaky, spelled
+from plainfs import Flaky, in_fs, on_host, shown, spelled
 
 from overlayvfs.abi import RENAME_EXCHANGE, is_whiteout
+from overlayvfs.layers.base import Layer
 from overlayvfs.layers.local import LocalLayer
 from overlayvfs.layers.pyfs import PyFsLayer
 from overlayvfs.testing.conformance import LowerConformance, Tree, UpperConformance, fill, node, read_tree
@@ -33,6 +34,9 @@ class PlainOSFS(OSFS):
 
 class PlainUpper(UpperConformance):
     """The suite for uppers without an index (they hold no hard links), and whose exchange is no single step."""
+
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        return shown(in_fs(layer._fs))  # type: ignore[attr-defined]
 
     def test_index_is_made_only_if_asked(self, upper: MakeUpper) -> None:
         layer = upper({})
@@ -75,6 +79,9 @@ class TestSubclassedOSFS(PlainUpper):
         (where / "root").mkdir()
         return PyFsLayer(PlainOSFS(str(where / "root")))
 
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        return shown(on_host(layer._fs.getsyspath("/")))  # type: ignore[attr-defined]
+
 
 class TestWrapFS(PlainUpper):
     def make_upper(self, where: Path) -> PyFsLayer:
@@ -93,6 +100,11 @@ class TestZipFS(LowerConformance):
                 archive.writestr(path[1:] + "/" * is_dir, one.data)
         return PyFsLayer(ZipFS(str(where / "a.zip")))
 
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        with zipfile.ZipFile(layer._fs._file) as archive:  # type: ignore[attr-defined]
+            held = {f"/{one.filename}": archive.read(one) for one in archive.infolist()}
+        return shown({path.rstrip("/"): None if path.endswith("/") else data for path, data in held.items()})
+
 
 class TestTarFS(LowerConformance):
     def make_lower(self, tree: Tree, where: Path) -> PyFsLayer:
@@ -103,6 +115,11 @@ class TestTarFS(LowerConformance):
                 info.mode, info.size = stat.S_IMODE(one.mode), len(one.data)
                 archive.addfile(info, BytesIO(one.data))
         return PyFsLayer(TarFS(str(where / "a.tar")))
+
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        with tarfile.open(layer._fs._file) as archive:  # type: ignore[attr-defined]
+            files = {one: archive.extractfile(one) for one in archive}
+            return shown({f"/{one.name}": file.read() if file else None for one, file in files.items()})
 
 
 class TestReadOnlySubclassedOSFS(LowerConformance):
@@ -131,6 +148,9 @@ class TestReadOnlySubclassedOSFS(LowerConformance):
                 os.chmod(f"{where}{path}", stat.S_IMODE(one.mode))
                 os.utime(f"{where}{path}", ns=(one.mtime_ns, one.mtime_ns))
         return PyFsLayer(read_only(PlainOSFS(str(where))))
+
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        return shown(on_host(layer._fs.getsyspath("/")))  # type: ignore[attr-defined]
 
 
 # Marks in `.wh.` names

@@ -135,6 +135,12 @@ def read_tree(layer: Layer, top: str = "") -> dict[str, str]:
     return shown
 
 
+def contents(layer: Layer) -> dict[str, bytes | None]:
+    """Return all a layer's paths with what files hold, and None for whatever is no file."""
+    files = {path: stat.S_ISREG(layer.lstat(path).st_mode) for path in read_tree(layer)}
+    return {path: read(layer, path) if is_file else None for path, is_file in files.items()}
+
+
 def _line(layer: Layer, path: str) -> str:
     st = layer.lstat(path)
     words = [stat.filemode(st.st_mode), f"{st.st_uid}:{st.st_gid}"]
