@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from fs.ftpfs import FTPFS
-from plainfs import spelled
+from plainfs import on_host, shown, spelled
+from test_layer_pyfs import PlainUpper
 
-from overlayvfs.layers.base import WORK
+from overlayvfs.layers.base import WORK, Layer
 from overlayvfs.layers.pyfs import PyFsLayer
 from overlayvfs.testing.conformance import LowerConformance, Tree, read_tree
 from overlayvfs.testing.conformance.lower import MakeLower
-from overlayvfs.testing.conformance.trees import opened, raises_errno, read
+from overlayvfs.testing.conformance.trees import directory, opened, raises_errno, read, refused
+from overlayvfs.testing.conformance.upper import MakeUpper
 
 authorizers = pytest.importorskip("pyftpdlib.authorizers", reason="needs pyftpdlib (extra [test])")
 handlers = pytest.importorskip("pyftpdlib.handlers")
@@ -48,7 +50,9 @@ def layer_of(ftp: FTPFS, where: Path, base: Path) -> PyFsLayer:
     return PyFsLayer(ftp.opendir(f"/{where.relative_to(base)}"))
 
 
-class TestFTPFS(LowerConformance):
+class Served(LowerConformance):
+    """Layers over directories of this host, which the server shows."""
+
     can_write = True
 
     @pytest.fixture(autouse=True)
@@ -56,11 +60,8 @@ class TestFTPFS(LowerConformance):
         self.ftp = ftp
         self.base = tmp_path_factory.getbasetemp()
 
-    def make_lower(self, tree: Tree, where: Path) -> PyFsLayer:
-        for path, one in spelled(tree).items():
-            place = Path(f"{where}{path}")
-            place.mkdir() if stat.S_ISDIR(one.mode) else place.write_bytes(one.data)
-        return layer_of(self.ftp, where, self.base)
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        return shown(on_host(f"{self.base}{layer._backend.base_path}"))  # type: ignore[attr-defined]
 
     def test_odd_names_are_ordinary_names(self, lower: MakeLower) -> None:
         # The protocol is made of lines, and FTPFS strips them.
@@ -68,6 +69,40 @@ class TestFTPFS(LowerConformance):
         layer = lower({f"/{name}": "x" for name in names})
         assert sorted(entry.d_name for entry in layer.listdir("")) == sorted(names)
         assert all(read(layer, f"/{name}") == b"x" for name in names)
+
+
+class TestFTPFSIsALower(Served):
+    def make_lower(self, tree: Tree, where: Path) -> PyFsLayer:
+        for path, one in spelled(tree).items():
+            place = Path(f"{where}{path}")
+            place.mkdir() if stat.S_ISDIR(one.mode) else place.write_bytes(one.data)
+        return layer_of(self.ftp, where, self.base)
+
+
+@pytest.mark.slow
+class TestFTPFSIsAnUpper(Served, PlainUpper):
+    """The suite where times are whole seconds (MFMT), and only those of files, and only the last change's."""
+
+    # Asks for a refusal where not all times are kept.
+    test_every_change_of_an_object_stamps_its_ctime = None
+
+    def make_upper(self, where: Path) -> PyFsLayer:
+        return layer_of(self.ftp, where, self.base)
+
+    def test_utime_sets_both_times_of_any_object_or_is_refused(self, upper: MakeUpper) -> None:
+        layer = upper({"/f": "x", "/d": directory()})
+        layer.utime("/f", 1_000_000_000, 2_000_000_007)
+        assert layer.lstat("/f").st_mtime_ns == 2_000_000_000
+        with refused(layer, errno.EPERM):
+            layer.utime("/d", 1_000_000_000, 2_000_000_000)
+
+    def test_metadata_verbs_work_on_a_read_only_handle_of_any_kind(self, upper: MakeUpper) -> None:
+        layer = upper({"/f": "x", "/d": directory()})
+        with opened(layer.open("/d")) as handle, refused(layer, errno.EPERM):
+            handle.utime(1_000_000_000, 3_000_000_000)
+        with opened(layer.open("/f")) as handle:
+            handle.utime(1_000_000_000, 3_000_000_007)
+            assert handle.stat().st_mtime_ns == layer.lstat("/f").st_mtime_ns == 3_000_000_000
 
 
 @pytest.fixture

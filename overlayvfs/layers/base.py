@@ -47,6 +47,7 @@ class Capabilities:
     modes: bool = True
     owners: bool = True
     times: bool = True
+    """Of files and of directories."""
     xattrs: bool = True
     devices: bool = True
     """Fifos, sockets and device nodes other than 0/0."""

@@ -82,7 +82,7 @@ class PyFsLayer:
             hard_links=False,
             modes=kept.modes,
             owners=kept.owners,
-            times=kept.times,
+            times=kept.times and kept.dir_times,
             xattrs=False,
             devices=False,
             trusted_xattrs=False,

@@ -40,7 +40,7 @@ def set_owner(tree: Tree, found: Found, uid: int, gid: int) -> None:
 def set_times(tree: Tree, found: Found, atime_ns: int, mtime_ns: int) -> None:
     """Set access and modification time. EPERM: they are not kept."""
     tree.check_writable()
-    if not tree.kept.times or not (_is_plain(found) or found.is_whiteout):
+    if not _keeps_times(tree, stat.S_IFREG if found.is_whiteout else stat.S_IFMT(found.stat.st_mode)):
         raise _refusal(tree, found.path, "does not keep times")
     _set_times(tree, whiteout_of(found.path) if found.is_whiteout else found.path, atime_ns, mtime_ns)
     _stamp(tree, found)
@@ -50,10 +50,14 @@ def set_times_of(tree: Tree, node: Node, atime_ns: int, mtime_ns: int) -> None:
     """Set the times of an open object, and ask nothing about it. EPERM: they are not kept; ESTALE: it is gone."""
     tree.check_named(node)
     tree.check_writable()
-    if not tree.kept.times or node.kind not in (stat.S_IFREG, stat.S_IFDIR):
+    if not _keeps_times(tree, node.kind):
         raise _refusal(tree, node.path, "does not keep times")
     _set_times(tree, node.path, atime_ns, mtime_ns)
     tree.stamp(node)
+
+
+def _keeps_times(tree: Tree, kind: int) -> bool:
+    return {stat.S_IFREG: tree.kept.times, stat.S_IFDIR: tree.kept.dir_times}.get(kind, False)
 
 
 def _set_times(tree: Tree, where: str, atime_ns: int, mtime_ns: int) -> None:

@@ -1,7 +1,6 @@
 """What a PyFilesystem keeps of what it is told: nothing says so in advance, so it is tried out, once, in WORK."""
 
 import errno
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -34,10 +33,13 @@ def probe(backend: Backend) -> Kept:
         raise oserror(errno.EINVAL, reason=f"{backend.name} can't be an upper: it does not show what was just written")
     in_place = not backend.is_network and _writes_in_place(backend)
     kept = Kept(
-        times=_keeps(backend, lambda: backend.set_times(_FILE, _WHEN, _WHEN), lambda st: st.st_mtime_ns == _WHEN),
+        times=_keeps(backend, _FILE, lambda: backend.set_times(_FILE, _WHEN, _WHEN), _is_then),
+        dir_times=_keeps(backend, _DIR, lambda: backend.set_times(_DIR, _WHEN, _WHEN), _is_then),
         # With a set-id bit: nine of the twelve bits are not a mode.
-        modes=_keeps(backend, lambda: backend.set_mode(_FILE, 0o4710), lambda st: stat.S_IMODE(st.st_mode) == 0o4710),
-        owners=_keeps(backend, lambda: backend.set_owner(_FILE, 12, 34), lambda st: (st.st_uid, st.st_gid) == (12, 34)),
+        modes=_keeps(backend, _FILE, lambda: backend.set_mode(_FILE, 0o4710), lambda st: st.st_mode & 0o7777 == 0o4710),
+        owners=_keeps(
+            backend, _FILE, lambda: backend.set_owner(_FILE, 12, 34), lambda st: (st.st_uid, st.st_gid) == (12, 34)
+        ),
         stamps_parents=_stamps_parents(backend),
         writes_in_place=in_place,
         writes_at_once=in_place and _writes_at_once(backend),
@@ -48,23 +50,23 @@ def probe(backend: Backend) -> Kept:
     return kept
 
 
-def _keeps(backend: Backend, change: Callable[[], None], shows: Callable[[Stat], bool]) -> bool:
-    """Tell whether a change of the file's attributes is kept. One that fails, however it does, is not."""
+def _is_then(st: Stat) -> bool:
+    return st.st_mtime_ns == _WHEN
+
+
+def _keeps(backend: Backend, path: str, change: Callable[[], None], shows: Callable[[Stat], bool]) -> bool:
+    """Tell whether a change of an object's attributes is kept. One that fails, however it does, is not."""
     try:
         change()
     except OSError:
         return False
-    return shows(backend.stat(_FILE))
+    return shows(backend.stat(path))
 
 
 def _stamps_parents(backend: Backend) -> bool:
-    """Tell whether a new name changes the directory's mtime (and make one)."""
-    try:
-        backend.set_times(_DIR, _WHEN, _WHEN)
-    except OSError:
-        pass
+    """Tell whether a new name changes the directory's mtime, set before (and make one)."""
     backend.make_file(_OTHER)
-    return backend.stat(_DIR).st_mtime_ns != _WHEN
+    return not _is_then(backend.stat(_DIR))
 
 
 def _writes_in_place(backend: Backend) -> bool:

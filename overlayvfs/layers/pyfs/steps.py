@@ -28,6 +28,8 @@ class Kept:
     modes: bool = False
     owners: bool = False
     times: bool = False
+    dir_times: bool = False
+    """Those of directories, too: FTP's MFMT is for files."""
     stamps_parents: bool = True
     """Making or removing a name changes its directory's mtime without being told to."""
     writes_in_place: bool = True

@@ -284,7 +284,7 @@ class Tree:
         """Note that a name in a directory was made or removed. The change is done, so nothing here may fail."""
         parent = self.nodes.at(where.rpartition("/")[0] or ROOT)
         self.stamp(parent)
-        if self.kept.times and not self.kept.stamps_parents:
+        if self.kept.dir_times and not self.kept.stamps_parents:
             # Told to the backend with the next sync or the release: each name would cost a call as dear as a lookup.
             parent.mtime_ns = parent.ctime_ns
             self._restamped.add(parent)
