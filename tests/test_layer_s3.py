@@ -7,12 +7,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from test_layer_fsspec import plain_tree
+from plainfs import by_keys, shown
+from test_layer_fsspec import StoreUpper, plain_tree
 
 from overlayvfs import MemoryFS, OverlayFS
 from overlayvfs.layers.base import Layer
 from overlayvfs.layers.cached import CachedLayer
 from overlayvfs.layers.fsspec import FsspecLayer
+from overlayvfs.layers.pyfs import PyFsLayer
 from overlayvfs.testing.conformance import LowerConformance, Tree
 from overlayvfs.testing.conformance.lower import MakeLower
 from overlayvfs.testing.conformance.trees import read
@@ -81,18 +83,19 @@ def s3() -> Iterator[S3]:
 # Every promise of a layer
 
 
-class TestS3IsALower(LowerConformance):
+class OnS3(LowerConformance):
+    """Layers over buckets, which another client than the layer's looks into."""
+
     can_write = True
 
     @pytest.fixture(autouse=True)
     def _serve(self, s3: S3) -> None:
         self.s3 = s3
 
-    def make_lower(self, tree: Tree, where: Path) -> Layer:
-        objects = {}
-        for path, data in plain_tree(tree).items():
-            objects[f"{path[1:]}/.wh..wh..dir" if data is None else path[1:]] = data or b""
-        return self.s3.layer(self.s3.bucket(objects))
+    def outside(self, layer: Layer) -> dict[str, bytes | None]:
+        assert isinstance(layer, PyFsLayer)
+        bucket = layer._root if isinstance(layer, FsspecLayer) else layer._fs._bucket_name  # type: ignore[attr-defined]
+        return shown(by_keys(self.s3.keys(bucket)))
 
     def test_odd_names_are_ordinary_names(self, lower: MakeLower) -> None:
         # The server answers keys with a newline with 404.
@@ -100,6 +103,31 @@ class TestS3IsALower(LowerConformance):
         layer = lower({f"/{name}": "x" for name in names})
         assert sorted(entry.d_name for entry in layer.listdir("")) == sorted(names)
         assert all(read(layer, f"/{name}") == b"x" for name in names)
+
+
+class TestS3IsALower(OnS3):
+    def make_lower(self, tree: Tree, where: Path) -> Layer:
+        objects = {}
+        for path, data in plain_tree(tree).items():
+            objects[f"{path[1:]}/.wh..wh..dir" if data is None else path[1:]] = data or b""
+        return self.s3.layer(self.s3.bucket(objects))
+
+
+class TestS3IsAnUpper(OnS3, StoreUpper):
+    def make_upper(self, where: Path) -> FsspecLayer:
+        return self.s3.layer(self.s3.bucket({}))
+
+
+class TestFsS3fsIsALower(OnS3):
+    def make_lower(self, tree: Tree, where: Path) -> PyFsLayer:
+        files = {path[1:]: data for path, data in plain_tree(tree).items() if data is not None}
+        folders = {f"{path[1:]}/": b"" for path, data in plain_tree(tree).items() if data is None}
+        return PyFsLayer(self.s3.plain(self.s3.bucket(files | folders)))
+
+
+class TestFsS3fsIsAnUpper(OnS3, StoreUpper):
+    def make_upper(self, where: Path) -> PyFsLayer:
+        return PyFsLayer(self.s3.plain(self.s3.bucket({})))
 
 
 # How rarely the server is asked
