@@ -6,12 +6,15 @@ import stat
 import tarfile
 import tempfile
 import unittest
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import test_fs_testcases
 import test_plain_overlays
+from fs.copy import copy_dir
+from fs.errors import PermissionDenied
 from fs.memoryfs import MemoryFS as PlainMemoryFS
 from fs.osfs import OSFS
 from fs.subfs import ClosingSubFS
@@ -19,6 +22,8 @@ from fs.test import FSTestCases
 from fs.zipfs import ZipFS
 from fsspec.implementations.memory import MemoryFileSystem
 from test_fs_testcases import NAMES, Cases, decoys, installed, whiteouts
+from test_layer_fsspec import Bucket
+from test_layer_pyfs_ftp import ftp, port  # noqa: F401 -- fixtures
 
 from overlayvfs import MemoryFS, OverlayFS
 from overlayvfs.layers.cached import CachedLayer
@@ -203,11 +208,73 @@ class TestFsspecLowers(Cases, unittest.TestCase):
         return OverlayFS([store_of(PLAIN_WHITEOUTS), store_of(PLAIN_DECOYS)], MemoryFS())
 
 
+# Uppers far away: all but what times they are to keep
+
+
+class WithoutTimes(Cases):
+    """A request to set times is refused; that goes for touching what is there, too."""
+
+    def test_setinfo(self):
+        self.fs.touch("foo")
+        for times in ({"modified": 5}, {"accessed": 5}):
+            with pytest.raises(PermissionDenied):
+                self.fs.setinfo("foo", {"details": times})
+
+    def test_settimes(self):
+        self.fs.touch("foo")
+        with pytest.raises(PermissionDenied):
+            self.fs.settimes("foo", accessed=datetime(2016, 7, 5, tzinfo=UTC))
+
+    def test_touch(self):
+        self.fs.touch("foo")
+        assert self.fs.getsize("foo") == 0
+        with pytest.raises(PermissionDenied):
+            self.fs.touch("foo")
+
+
+@pytest.mark.slow
+class TestStoreUpper(WithoutTimes, unittest.TestCase):
+    def make_fs(self):
+        return OverlayFS([store_of(PLAIN_WHITEOUTS), PLAIN_DECOYS], store_of(PlainMemoryFS()))
+
+
+@pytest.mark.slow
+class TestObjectStoreUpper(WithoutTimes, unittest.TestCase):
+    """Where a directory exists as long as it has a name."""
+
+    def make_fs(self):
+        return OverlayFS(test_plain_overlays.HIDDEN, FsspecLayer(Bucket(f"cases-{next(_numbers)}")))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:write permissions assigned to anonymous user:RuntimeWarning")
+class TestFTPUpperOverFTPLower(Hosted, unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def _connect(self, request, tmp_path, tmp_path_factory):
+        self.place, self.base, self.ftp = tmp_path, tmp_path_factory.getbasetemp(), request.getfixturevalue("ftp")
+
+    def make_fs(self):
+        for name in ("lower", "upper"):
+            (self.place / name).mkdir()
+        copy_dir(PLAIN_DECOYS, "/", f"osfs://{self.place}/lower", "/")
+        copy_dir(PLAIN_WHITEOUTS, "/", f"osfs://{self.place}/upper", "/")
+        served = self.ftp.opendir(f"/{self.place.relative_to(self.base)}")
+        return OverlayFS([served.opendir("lower")], served.opendir("upper"))
+
+    def test_setinfo(self):
+        # A file has one time there.
+        self.fs.touch("foo")
+        self.fs.setinfo("foo", {"details": {"modified": 5}})
+        details = self.fs.getinfo("foo", ["details"]).raw["details"]
+        assert (details["modified"], details["accessed"]) == (5, 5)
+
+
+NOT_ALL = {TestStoreUpper, TestObjectStoreUpper, TestFTPUpperOverFTPLower}
 CONFIGURATIONS = [
     case
     for module in (vars(test_fs_testcases), vars(test_plain_overlays), dict(globals()))
     for name, case in module.items()
-    if name.startswith("Test") and isinstance(case, type) and issubclass(case, Cases)
+    if name.startswith("Test") and isinstance(case, type) and issubclass(case, Cases) and case not in NOT_ALL
 ]
 
 
