@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from overlayvfs import MemoryFS, OverlayFS
 from overlayvfs.abi import SEEK_DATA, SEEK_HOLE
 from overlayvfs.layers._blockcache import BLOCK, BlockCache
 from overlayvfs.layers.adapt import open_layer
-from overlayvfs.layers.base import Layer
+from overlayvfs.layers.base import Capabilities, Layer
 from overlayvfs.layers.cached import CachedLayer
 from overlayvfs.layers.memory import MemoryLayer
 from overlayvfs.testing.conformance import LowerConformance, Tree, fill
@@ -28,19 +29,25 @@ class Counting:
         self.calls: list[tuple[Any, ...]] = []
         self.failing: OSError | None = None
 
-    def __getattr__(self, verb: str) -> Any:
-        found = getattr(self._layer, verb)
-        if not callable(found):
-            return found
+    @property
+    def name(self) -> str:
+        return self._layer.name
 
-        def asked(*args: Any, **kwargs: Any) -> Any:
-            self.calls.append((verb, *args))
-            if self.failing is not None:
-                raise self.failing
-            answer = found(*args, **kwargs)
-            return CountingHandle(answer, self.calls) if verb == "open" else answer
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._layer.capabilities
 
-        return asked
+    def _ask(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append((verb, *args))
+        if self.failing is not None:
+            raise self.failing
+        answer = getattr(self._layer, verb)(*args, **kwargs)
+        return CountingHandle(answer, self.calls) if verb == "open" else answer
+
+
+# By name: from Python 3.12 on, isinstance() of a protocol looks past __getattr__.
+for _verb in [verb for verb, one in vars(Layer).items() if callable(one) and not verb.startswith("_")]:
+    setattr(Counting, _verb, partialmethod(Counting._ask, _verb))
 
 
 class CountingHandle:
