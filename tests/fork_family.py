@@ -1,14 +1,18 @@
-"""An overlay and its forks under random operations, each compared with a kernel mount that was driven the same way."""
+"""An overlay and its forks under random operations, each compared with a kernel mount that was driven the same way.
+
+A fork has its parent's history up to there; who goes back to a checkpoint has the history up to that.
+"""
 
 import copy
 import os
 from dataclasses import dataclass, field
 from random import Random
 
+from overlayvfs.engine.fork import Checkpoint
 from overlayvfs.engine.overlay import Overlay
 from overlayvfs.faces.osmod import OsModule
 from overlayvfs.layers.local import LocalLayer
-from overlayvfs.testing.bodies import EngineBox
+from overlayvfs.testing.bodies import EngineBox, EngineOnHost, EngineOnMemory
 from overlayvfs.testing.hostos import HostOs
 from overlayvfs.testing.kernel import Kernel, Transcript
 from overlayvfs.testing.lockstep import MakeBox, compare
@@ -21,8 +25,20 @@ from overlayvfs.testing.stacks import Stack
 DEPTH = 5
 """Generations of forks, the first overlay not counted."""
 
+LENGTH = 50
+"""Operations in a sequence, those of all members together."""
+
 SLOTS = range(4)
 
+PROFILES = {
+    "plain": Profile(),
+    "hostile": Profile(hostile=True),
+    "marks": Profile(marks=True),
+    "redirect_dir": Profile(options={"redirect_dir": "on"}),
+    "index": Profile(options={"index": "on"}),
+    "metacopy": Profile(options={"metacopy": "on"}),
+}
+BODIES: dict[str, MakeBox] = {"memory": EngineOnMemory, "host": EngineOnHost}
 
 _BY_DESCRIPTOR = ("fchmod", "fchown", "utime", "setxattr", "removexattr")
 
@@ -44,6 +60,41 @@ def perform(box: EngineBox, runner: Runner, op: Op) -> tuple[Op, Outcome]:
 
 
 @dataclass
+class Moment:
+    """What is known of an overlay at a checkpoint."""
+
+    checkpoint: Checkpoint
+    operations: Operations
+    ops: list[Op]
+    outcomes: list[Outcome | None]
+    met: dict[tuple[int, int], int]
+
+
+@dataclass
+class Tally:
+    """What came of some families."""
+
+    sequences: int = 0
+    compared: int = 0
+    """Overlays compared with a mount of their own."""
+    rollbacks: int = 0
+    generations: dict[int, int] = field(default_factory=dict)
+    """How many overlays there were of each; the first is 0."""
+
+    def update(self, other: "Tally") -> None:
+        """Add others."""
+        self.sequences += other.sequences
+        self.compared += other.compared
+        self.rollbacks += other.rollbacks
+        for generation, count in other.generations.items():
+            self.generations[generation] = self.generations.get(generation, 0) + count
+
+    def __str__(self) -> str:
+        deep = ", ".join(f"{count} of generation {generation}" for generation, count in sorted(self.generations.items()))
+        return f"{self.sequences} sequences, {self.rollbacks} rollbacks, {self.compared} overlays compared: {deep}"
+
+
+@dataclass
 class Member:
     """One overlay of the family and all that was ever done to it, what was done to its ancestors before it included."""
 
@@ -54,6 +105,7 @@ class Member:
     ops: list[Op] = field(default_factory=list)
     outcomes: list[Outcome | None] = field(default_factory=list)
     """None: the kernel's answer does not count."""
+    moment: Moment | None = None
 
     def act(self) -> None:
         """Do one random operation."""
@@ -71,12 +123,35 @@ class Member:
         child = Member(box, runner, copy.deepcopy(self.operations), self.generation + 1)
         child.operations.draw_from(rng)
         child.ops, child.outcomes = list(self.ops), list(self.outcomes)
+        child.leave_files_behind()
+        return child
+
+    def leave_files_behind(self) -> None:
+        """Have the kernel close what this side has not open any more."""
         for number in SLOTS:
             closing = call("close", Slot(number))
-            child.operations.learn(closing, Outcome())
-            child.ops.append(closing)
-            child.outcomes.append(None)
-        return child
+            self.operations.learn(closing, Outcome())
+            self.ops.append(closing)
+            self.outcomes.append(None)
+
+    def remember(self) -> None:
+        """Take a checkpoint."""
+        checkpoint = self.box._overlay.checkpoint()
+        known = copy.deepcopy(self.operations), list(self.ops), list(self.outcomes), dict(self.runner._met)
+        self.moment = Moment(checkpoint, *known)
+
+    def go_back(self, rng: Random) -> None:
+        """Go back to the checkpoint with files still open; what is done to those from then on is not looked at."""
+        moment = self.moment
+        assert moment is not None
+        self.box._overlay.rollback(moment.checkpoint)
+        self.runner.close()
+        self.runner = Runner(self.box.os)
+        self.runner._met = dict(moment.met)
+        self.operations = copy.deepcopy(moment.operations)
+        self.operations.draw_from(rng)
+        self.ops, self.outcomes = list(moment.ops), list(moment.outcomes)
+        self.leave_files_behind()
 
     def differences(self, kernel: Kernel, stack: Stack) -> list[str]:
         """Return how this member and a kernel mount with its history differ."""
@@ -106,8 +181,8 @@ class ForkDivergence(AssertionError):
     """A member of the family is not what the kernel makes of its history."""
 
 
-def run_family(kernel: Kernel, make_box: MakeBox, profile: Profile, seed: int, length: int) -> int:
-    """Drive a family of at most six with `length` operations; compare each when it is closed, return how many.
+def run_family(kernel: Kernel, make_box: MakeBox, profile: Profile, seed: int, length: int) -> Tally:
+    """Drive a family of at most six with `length` operations; compare each when it is closed.
 
     Raises:
         ForkDivergence: naming the seed, the member and what differs.
@@ -116,28 +191,40 @@ def run_family(kernel: Kernel, make_box: MakeBox, profile: Profile, seed: int, l
     rng = Random(seed)
     stack = random_stack(rng, profile)
     box = make_box()
+    tally = Tally(sequences=1)
     try:
         box.start(stack)
         family = [Member(box, Runner(box.os), Operations(rng, stack, profile))]
-        compared = 0
         for _ in range(length):
             rng.choice(family).act()
             draw = rng.random()
-            parent = rng.choice(family)
-            if draw < 0.15 and parent.generation < DEPTH and len(family) < 6:
-                family.append(parent.fork(rng))
+            one = rng.choice(family)
+            if draw < 0.15 and one.generation < DEPTH and len(family) < 6:
+                family.append(one.fork(rng))
+            elif 0.5 < draw < 0.55:
+                one.remember()
+            elif 0.6 < draw < 0.65 and one.moment is not None:
+                one.go_back(rng)
+                tally.rollbacks += 1
             elif draw > 0.97 and len(family) > 1:
                 # Whoever goes, ancestor or fork, leaves the others as they are.
-                family.remove(parent)
-                compared += _compare_and_close(parent, kernel, stack, seed)
+                family.remove(one)
+                _compare_and_close(one, kernel, stack, seed, tally)
         for member in family:
-            compared += _compare_and_close(member, kernel, stack, seed)
-        return compared
+            _compare_and_close(member, kernel, stack, seed, tally)
+        return tally
     finally:
         box.finish()
 
 
-def _compare_and_close(member: Member, kernel: Kernel, stack: Stack, seed: int) -> int:
+def run_mixed_family(kernel: Kernel, seed: int) -> Tally:
+    """Drive a family whose profile and body the seed chooses."""
+    profile = list(PROFILES.values())[seed % len(PROFILES)]
+    body = EngineOnHost if seed // len(PROFILES) % 4 == 3 else EngineOnMemory
+    return run_family(kernel, body, profile, seed, LENGTH)
+
+
+def _compare_and_close(member: Member, kernel: Kernel, stack: Stack, seed: int, tally: Tally) -> None:
     found = member.differences(kernel, stack)
     member.close()
     if found:
@@ -145,4 +232,4 @@ def _compare_and_close(member: Member, kernel: Kernel, stack: Stack, seed: int) 
         raise ForkDivergence(
             "\n".join([f"seed {seed}, a fork of generation {member.generation} differs:", *found, history])
         )
-    return 1
+    tally.update(Tally(compared=1, generations={member.generation: 1}))
