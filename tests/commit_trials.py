@@ -1,7 +1,9 @@
 """Random overlays committed into random kinds of targets, which may fail at any of their calls."""
 
 import errno
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +11,7 @@ from random import Random
 from typing import Any
 
 from fork_family import perform
+from fs.errors import FSError
 from fs.memoryfs import MemoryFS as PlainFS
 
 from overlayvfs import MemoryFS, OverlayFS
@@ -20,44 +23,68 @@ from overlayvfs.testing.bodies import EngineOnMemory
 from overlayvfs.testing.ops import Runner
 from overlayvfs.testing.random_stacks import Profile, random_stack
 from overlayvfs.testing.sequences import Operations
-from overlayvfs.testing.snapshots import Snapshot, capture
+from overlayvfs.testing.snapshots import Snapshot, capture, differences
 from overlayvfs.workspace.target import look
 from overlayvfs.workspace.transfer import attributes_of, copy_object, set_attributes
+
+KINDS = ("memory", "host", "plain")
 
 CHANGING = (
     "create", "mkdir", "mknod", "symlink", "link", "unlink", "rmdir", "rename",
     "chmod", "chown", "utime", "setxattr", "removexattr",
 )  # fmt: skip
+READING = ("lstat", "look", "listdir", "names", "readlink", "listxattr", "getxattr", "mark", "open")
+WRITING = ("pwrite", "truncate", "sync")
+"""What fails of an open file."""
 
-KINDS = ("memory", "host", "plain")
+HOW = ("before", "after", "crash", "reading")
+"""A changing call fails before it did its work, or after; or from that call on nothing is done; or any call fails."""
 
 
 class Failing:
-    """Counts the changing calls of layers, and has one of them fail: before it did its work or `late`, after."""
+    """Counts the calls of a layer and of what is open in it, and has one of them fail, in one of the ways of HOW."""
 
-    def __init__(self) -> None:
+    def __init__(self, how: str = "before") -> None:
         self.calls = 0
-        self.fail_at = -1
-        self.late = False
+        self.fail_at = sys.maxsize
+        self.how = how
+        self._verbs = CHANGING + (READING if how == "reading" else ())
 
     def wrapped(self, layer: Any) -> Any:
-        """Return the layer with its changing verbs counted."""
-        for verb in CHANGING:
-            setattr(layer, verb, self._counted(getattr(layer, verb)))
+        """Return the layer with its verbs counted."""
+        for verb in self._verbs:
+            if hasattr(layer, verb):
+                setattr(layer, verb, self._counted(getattr(layer, verb)))
         return layer
 
     def _counted(self, verb: Callable[..., object]) -> Callable[..., object]:
         def call(*args: object, **kwargs: object) -> object:
             self.calls += 1
-            if self.calls - 1 != self.fail_at:
-                return verb(*args, **kwargs)
-            if self.late:
+            number = self.calls - 1
+            if number < self.fail_at or (number > self.fail_at and self.how != "crash"):
+                return self._opened(verb(*args, **kwargs))
+            if self.how == "after":
                 made = verb(*args, **kwargs)
-                if made is not None:
-                    made.close()  # type: ignore[attr-defined]
+                if hasattr(made, "close"):
+                    made.close()
             raise OSError(errno.EIO, "failed as asked")
 
         return call
+
+    def _opened(self, result: object) -> object:
+        return _FailingHandle(result, self._counted) if hasattr(result, "pwrite") else result
+
+
+class _FailingHandle:
+    """A handle whose writing is counted."""
+
+    def __init__(self, handle: Any, counted: Callable[[Callable[..., object]], Callable[..., object]]) -> None:
+        self._handle = handle
+        for verb in WRITING:
+            setattr(self, verb, counted(getattr(handle, verb)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
 
 
 @dataclass
@@ -85,13 +112,19 @@ class Trial:
             self.place = tempfile.mkdtemp(prefix="overlayvfs-commit-", dir="/dev/shm")
         if self.kind == "plain":
             self._make_plain()
-        self.backend = {"memory": MemoryFS, "host": lambda: None, "plain": PlainFS}[self.kind]()
         base = self.ofs._overlay.view()
-        filled = OverlayFS([MemoryFS()], MemoryFS())
-        copy_tree(base, filled._overlay)
-        filled.commit(self.dst)
-        filled.close()
+        self._filled = OverlayFS([MemoryFS()], MemoryFS())
+        copy_tree(base, self._filled._overlay)
         base.close()
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Make the target equal the lowers."""
+        if self.place:
+            shutil.rmtree(self.place)
+            os.mkdir(self.place)
+        self.backend = {"memory": MemoryFS, "host": lambda: None, "plain": PlainFS}[self.kind]()
+        self._filled.commit(self.dst)
 
     def _make_plain(self) -> None:
         """Take out of both sides what a plain file system can not hold: it would be refused at once."""
@@ -147,6 +180,7 @@ class Trial:
 
     def close(self) -> None:
         self.box.finish()
+        self._filled.close()
         if self.place:
             shutil.rmtree(self.place)
 
@@ -219,3 +253,74 @@ def remove_what_is_not_in(target: Overlay, wanted: Overlay) -> None:
             target.unlink(path)
 
 
+def check_commit(kind: str, seed: int) -> int:
+    """Commit once; return how many paths changed."""
+    trial = Trial(kind, seed)
+    try:
+        changes = len(trial.ofs.changes(content=True))
+        trial.ofs.commit(trial.dst)
+        assert differences(trial.merged(), trial.shown()) == [], f"{kind}, seed {seed}"
+        return changes
+    finally:
+        trial.close()
+
+
+def check_lower(seed: int) -> None:
+    """Commit into the top lower; the merged tree stays what it is, and is the lowers' own from then on."""
+    trial = Trial("memory", seed)
+    try:
+        merged = trial.merged()
+        trial.ofs.commit(trial.box._layers[0])
+        assert differences(merged, trial.merged()) == [], f"seed {seed}"
+        assert trial.ofs.changes(content=True) == [], f"seed {seed}"
+        trial.ofs.close()
+        lowers = OverlayFS(trial.box._layers, userxattr=False)
+        assert differences(merged, comparable(lowers._overlay, "memory", renamed=trial.renames)) == [], f"seed {seed}"
+    finally:
+        # The box would complain that a lower changed.
+        trial.box._stack = None
+        trial.close()
+
+
+def check_failures(kind: str, seed: int, how: str, most: int = sys.maxsize) -> int:
+    """Commit, then fail at each call of that (at `most`, drawn, if so many are enough), and each time go on or back.
+
+    Whether it is rolled back or gone on with takes turns. Returns how many failures there were.
+    """
+    trial = Trial(kind, seed)
+    try:
+        before, merged = trial.shown(), trial.merged()
+        failing = Failing(how)
+        assert not _fails(trial, failing, sys.maxsize)
+        assert differences(merged, trial.shown()) == [], f"{kind}, seed {seed}"
+        trial.start_again()
+        drawn = Random(seed).sample(range(failing.calls), min(most, failing.calls))
+        return sum(_check_failure(trial, failing, point, before, merged) for point in drawn)
+    finally:
+        trial.close()
+
+
+def _check_failure(trial: Trial, failing: Failing, point: int, before: Snapshot, merged: Snapshot) -> bool:
+    """Fail at one call and go back, or on; tell whether it was a failure and nothing that was got over."""
+    told = f"{trial.kind}, seed {trial.seed}, call {point}, {failing.how}"
+    failed = _fails(trial, failing, point)
+    if failed and (point + trial.seed) % 2:
+        was_half_way = OverlayFS.roll_back_commit(trial.dst)
+        # Else it was over, or there was no more to do than cleaning up.
+        expected = before if was_half_way or differences(merged, trial.shown()) else merged
+    else:
+        trial.commit()
+        expected = merged
+    assert differences(expected, trial.shown()) == [], told
+    if expected is merged:
+        trial.start_again()
+    return failed
+
+
+def _fails(trial: Trial, failing: Failing, at: int) -> bool:
+    failing.calls, failing.fail_at = 0, at
+    try:
+        trial.commit(failing)
+    except FSError:
+        return True
+    return False

@@ -90,7 +90,7 @@ class Tally:
             self.generations[generation] = self.generations.get(generation, 0) + count
 
     def __str__(self) -> str:
-        deep = ", ".join(f"{count} of generation {generation}" for generation, count in sorted(self.generations.items()))
+        deep = ", ".join(f"{self.generations[one]} of generation {one}" for one in sorted(self.generations))
         return f"{self.sequences} sequences, {self.rollbacks} rollbacks, {self.compared} overlays compared: {deep}"
 
 
@@ -182,7 +182,7 @@ class ForkDivergence(AssertionError):
 
 
 def run_family(kernel: Kernel, make_box: MakeBox, profile: Profile, seed: int, length: int) -> Tally:
-    """Drive a family of at most six with `length` operations; compare each when it is closed.
+    """Drive a family of at most seven with `length` operations; compare each when it is closed.
 
     Raises:
         ForkDivergence: naming the seed, the member and what differs.
@@ -199,8 +199,11 @@ def run_family(kernel: Kernel, make_box: MakeBox, profile: Profile, seed: int, l
             rng.choice(family).act()
             draw = rng.random()
             one = rng.choice(family)
-            if draw < 0.15 and one.generation < DEPTH and len(family) < 6:
-                family.append(one.fork(rng))
+            if draw < 0.15 and len(family) < 7:
+                # Of three, the one of the latest generation: or hardly any family would reach the last.
+                parent = max(one, *rng.choices(family, k=2), key=lambda one: one.generation)
+                if parent.generation < DEPTH:
+                    family.append(parent.fork(rng))
             elif 0.5 < draw < 0.55:
                 one.remember()
             elif 0.6 < draw < 0.65 and one.moment is not None:

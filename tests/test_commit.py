@@ -295,13 +295,41 @@ def test_commit_into_a_lower_that_failed_half_way_is_gone_on_with():
     change_everything_plainly(ofs)
     merged = shown(ofs)
     failing = Failing()
-    failing.fail_at = 40
+    failing.fail_at = 60
     with pytest.raises(FSError):
         ofs.commit(failing.wrapped(lower._overlayvfs_layer("")))
     assert lower.exists("/.overlayvfs-commit/journal")
     ofs.commit(lower)
     assert shown(ofs) == shown(lower) == merged
     assert upper.listdir("/") == []
+
+
+@pytest.mark.parametrize("resumed", [True, False], ids=["gone on with", "rolled back"])
+@pytest.mark.parametrize("how", ["before", "crash"])
+def test_files_that_become_directories_and_the_other_way_round_survive_a_failure_at_any_call(how, resumed):
+    tree = {"/was/dir/f": "lower", "/was/g": "lower", "/file": "lower"}
+    ofs = OverlayFS([layer(tree)], MemoryFS())
+    ofs.removetree("/was")
+    ofs.writetext("/was", "a file now")
+    ofs.remove("/file")
+    ofs.makedirs("/file/dir").writetext("f", "new")
+    before, merged = text(layer(tree)), text(ofs)
+    point, failed = 0, True
+    while failed:
+        failing, dst = Failing(how), layer(tree)
+        failing.fail_at, failed = point, False
+        try:
+            ofs.commit(failing.wrapped(dst._overlayvfs_layer("")))
+        except FSError:
+            failed = True
+        if failed and not resumed:
+            OverlayFS.roll_back_commit(dst)
+            # All may have been done but for the cleaning up.
+            assert text(dst) in (before, merged)
+        ofs.commit(dst)
+        assert text(dst) == merged
+        point += 1
+    assert point > 30
 
 
 def change_everything_plainly(ofs: OverlayFS) -> None:

@@ -9,13 +9,14 @@ and undone, from the journal alone, by another process too. The work is over whe
     STAGE/journal   the steps, and the attributes of directories before and after, as JSON
 """
 
+import errno
 import json
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from overlayvfs.abi import O_CREAT, O_EXCL, O_RDONLY, O_WRONLY, RENAME_NOREPLACE
+from overlayvfs.abi import O_CREAT, O_EXCL, O_RDONLY, O_WRONLY, RENAME_NOREPLACE, oserror
 from overlayvfs.engine.overlay import Overlay
 from overlayvfs.workspace.plan import Plan, Step
 from overlayvfs.workspace.target import STAGE, Target, look
@@ -25,6 +26,7 @@ Progress = Callable[[int, int, str], object]
 """Called with the steps done, the steps in all, and the path of the last one."""
 
 _JOURNAL = f"{STAGE}/journal"
+_OURS = frozenset({"new", "old", "journal", "journal.new"})
 _CHUNK = 1 << 20
 
 
@@ -44,8 +46,11 @@ class Journal:
         """Return the journal a commit left behind, None if there is none. EIO: it is none of ours."""
         if look(tree, _JOURNAL) is None:
             return None
-        told: dict[str, Any] = json.loads(_read(tree, _JOURNAL))
-        return cls(tree, [Step(*step) for step in told["steps"]], told["wanted"], told["before"])
+        try:
+            told: dict[str, Any] = json.loads(_read(tree, _JOURNAL))
+            return cls(tree, [Step(*step) for step in told["steps"]], told["wanted"], told["before"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise oserror(errno.EIO, _JOURNAL, reason="this is no journal of a commit: move it away") from error
 
     @classmethod
     def begin(cls, source: Overlay, target: Target, plan: Plan, opaque_mark: str) -> "Journal":
@@ -111,9 +116,12 @@ class Journal:
 
 
 def clear(tree: Overlay) -> None:
-    """Remove STAGE with all it holds; the journal first."""
-    if look(tree, STAGE) is None:
+    """Remove STAGE with all it holds; the journal first. EEXIST: it is none of ours."""
+    st = look(tree, STAGE)
+    if st is None:
         return
+    if not stat.S_ISDIR(st.st_mode) or not _OURS.issuperset(entry.d_name for entry in tree.listdir(STAGE)):
+        raise oserror(errno.EEXIST, STAGE, reason="commits prepare what is new under this name: move it away")
     if look(tree, _JOURNAL) is not None:
         tree.unlink(_JOURNAL)
     pending = [STAGE]
@@ -129,6 +137,14 @@ def clear(tree: Overlay) -> None:
 
 
 def _stage(source: Overlay, tree: Overlay, plan: Plan, step: Step) -> None:
+    """Make what a step shows; errors name the path it will have."""
+    try:
+        _make(source, tree, plan, step)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, step.path) from error
+
+
+def _make(source: Overlay, tree: Overlay, plan: Plan, step: Step) -> None:
     new = _new(step)
     if step.number in plan.links and tree.hard_links:
         tree.link(f"{STAGE}/new/{plan.links[step.number]}", new)
@@ -181,7 +197,9 @@ def _mkdir(tree: Overlay, step: Step) -> None:
 
 
 def _rmdir(tree: Overlay, step: Step) -> None:
-    if look(tree, step.path) is not None:
+    st = look(tree, step.path)
+    # What is no directory is what took its place, or what it was to take the place of.
+    if st is not None and stat.S_ISDIR(st.st_mode):
         tree.rmdir(step.path)
 
 
