@@ -205,6 +205,24 @@ class LowerStack:
         if now is None or _SAME(now) != _SAME(lower.stat):
             raise oserror(errno.ESTALE, reason=f"{path} in lower {layer.name} changed while it was mounted")
 
+    def vanished(self) -> list[str]:
+        """Return the paths of what was looked up and is there no more, or is of another kind: against the rule."""
+        found = []
+        pending: list[tuple[str, LowerDir]] = [("", self.root)]
+        while pending:
+            above, directory = pending.pop()
+            for name, lower in list(directory.children.items()):
+                if lower is None or lower.stat is None:
+                    continue
+                path = f"{above}/{name}"
+                number, place = lower.parts[0] if isinstance(lower, LowerDir) else (lower.layer, lower.path)
+                now = _look_below(self.layer(number), place)
+                if now is None or stat.S_IFMT(now.st_mode) != stat.S_IFMT(lower.stat.st_mode):
+                    found.append(path)
+                elif isinstance(lower, LowerDir):
+                    pending.append((path, lower))
+        return sorted(found)
+
     def forget(self) -> None:
         """Forget what was looked up; who holds a part of it keeps that."""
         self.root = LowerDir(self.root.parts, self.root.stat)
@@ -499,6 +517,14 @@ def look_closely(layer: Layer, path: str) -> tuple[Stat | None, Xattrs | None]:
 
 def _mark(layer: Layer, path: str, xattrs: Xattrs | None, name: str) -> bytes | None:
     return get_mark(layer, path, name) if xattrs is None else xattrs.get(name)
+
+
+def _look_below(layer: Layer, path: str) -> Stat | None:
+    """Return an object's attributes, None where there is none, be it that its parent is no directory any more."""
+    try:
+        return look(layer, path)
+    except NotADirectoryError:
+        return None
 
 
 def get_mark(layer: Layer, path: str, name: str) -> bytes | None:

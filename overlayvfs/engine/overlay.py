@@ -222,6 +222,8 @@ class Overlay:
             if since is None:
                 return Overlay(forking.lowers_alone(mnt))
             other = since._mnt if isinstance(since, Overlay) else since.mnt
+            if other.closed:
+                raise oserror(errno.EBADF, reason="the overlay to compare with is closed")
             if other.lowers is not mnt.lowers:
                 raise oserror(errno.EINVAL, reason="this is no checkpoint or fork of the overlay")
             return Overlay(forking.view(other))
@@ -261,6 +263,11 @@ class Overlay:
         """Look everything up anew: a lower was changed with this overlay's knowledge."""
         with _Verb(self._mnt, "/") as mnt:
             restore.forget_lowers(mnt)
+
+    def vanished_from_lowers(self) -> list[str]:
+        """Return the paths of what the lowers showed and have no more: somebody changed them against the rule."""
+        with _Verb(self._mnt, "/") as mnt:
+            return mnt.lowers.vanished()
 
     def where(self, path: str) -> Where:
         """Tell which layer shows `path` (a symlink itself) and why, or why nothing does; errnos as engine.where."""

@@ -51,26 +51,31 @@ class CommitConflict(errors.OperationFailed):
         """Where and why: each has a `path` and a `why`."""
 
 
-def fs_error(error: OSError, path: str, *, directory: bool = False) -> errors.FSError:
-    """Return (not raise) what PyFilesystem calls `error`; `directory`: `path` was to be a directory."""
+def fs_error(error: OSError, path: str | None, *, directory: bool = False) -> errors.FSError:
+    """Return (not raise) what PyFilesystem calls `error`; `directory`: `path` was to be a directory.
+
+    Without a `path`, for what is about the whole tree, it has the error's own and says all that the error says.
+    """
     if isinstance(error, commit.CommitConflict):
-        return CommitConflict(path, exc=error)
+        return CommitConflict(path or "/", exc=error)
     if error.errno == errno.EBADF:
         # No verb that takes a path has another reason for it.
         return errors.FilesystemClosed()
     kind: Any = (_DIRECTORY if directory else _FILE).get(error.errno or 0, errors.OperationFailed)
-    # An OperationFailed by default hides the reason; "{details}" is str(error), errno, layer and path included.
-    message = "{details}" if issubclass(kind, errors.OperationFailed) else None
+    # An OperationFailed by default hides the reason; "{exc}" is str(error), errno, layer and path included.
+    message = "{exc}" if path is None or issubclass(kind, errors.OperationFailed) else None
+    if path is None:
+        path = error.filename if isinstance(error.filename, str) and error.filename else "/"
     translated: errors.FSError = kind(path, exc=error, msg=message)
     return translated
 
 
 class fs_errors:  # noqa: N801 (a context manager, named as one reads)
-    """Within it an OSError becomes PyFilesystem's error for `path`."""
+    """Within it an OSError becomes PyFilesystem's error for `path`, as in `fs_error`."""
 
     __slots__ = ("_directory", "_path")
 
-    def __init__(self, path: str, *, directory: bool = False) -> None:
+    def __init__(self, path: str | None = None, *, directory: bool = False) -> None:
         self._path = path
         self._directory = directory
 

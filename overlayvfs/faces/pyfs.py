@@ -699,7 +699,7 @@ class OverlayFS(TreeFS):
         memory: that fork may hold more than its parent (symlinks, owners), and a file copied up shows a number of
         its own. What is copied is copied twice: `merge` needs to know what both were.
         """
-        with fs_errors("/"):
+        with fs_errors():
             overlay = self._overlay.fork()
         twin = type(self).__new__(type(self))
         twin._opened = ExitStack()
@@ -710,7 +710,7 @@ class OverlayFS(TreeFS):
 
     def checkpoint(self) -> Checkpoint:
         """Return what this overlay is now, to go back to or compare with; it costs what `fork` does, and is dropped."""
-        with fs_errors("/"):
+        with fs_errors():
             return self._overlay.checkpoint()
 
     def changes(
@@ -723,9 +723,8 @@ class OverlayFS(TreeFS):
         of its old size and mtime counts as unchanged unless `content` has all bytes compared; a directory in which
         only names came and went counts as unchanged unless `directory_times`. The root counts only with `since`.
         """
-        with fs_errors("/"):
-            base = since._overlay if isinstance(since, OverlayFS) else since
-            return self._overlay.changes(base, content=content, directory_times=directory_times)
+        with fs_errors():
+            return self._overlay.changes(_moment(since), content=content, directory_times=directory_times)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write all the upper holds to one file of the host, to be loaded as `OverlayFS(lowers, upper=path)`.
@@ -744,7 +743,7 @@ class OverlayFS(TreeFS):
         self,
         dst: LayerSpec,
         *,
-        paths: Collection[str] | None = None,
+        paths: str | Collection[str] | None = None,
         dry_run: bool = False,
         on_conflict: str = "error",
         progress: Progress | None = None,
@@ -765,8 +764,8 @@ class OverlayFS(TreeFS):
             PermissionDenied, Unsupported: `dst` can't hold an object of that kind.
 
         """
-        chosen = None if paths is None else [self.validatepath(path) for path in paths]
-        with fs_errors("/"), commit_target(self._overlay, dst) as target:
+        chosen = self._chosen(paths)
+        with fs_errors(), commit_target(self._overlay, dst) as target:
             return commit(
                 self._overlay, target, paths=chosen, dry_run=dry_run, on_conflict=on_conflict, progress=progress
             )
@@ -783,14 +782,16 @@ class OverlayFS(TreeFS):
             OperationFailed: EINVAL, it is no fork of this overlay.
 
         """
-        with fs_errors("/"):
+        if not isinstance(fork, OverlayFS):
+            raise TypeError(f"fork: expected an OverlayFS, not {type(fork).__name__}")
+        with fs_errors():
             return merge(self._overlay, fork._overlay, on_conflict=on_conflict)
 
     def diff(self, path: str = "/", since: "Checkpoint | OverlayFS | None" = None) -> str:
         """Return the changed contents at and below `path` as a unified diff; what is no text is said to be binary."""
         chosen = self.validatepath(path)
         with fs_errors(path):
-            base = since._overlay if isinstance(since, OverlayFS) else since
+            base = _moment(since)
             then = self._overlay.view(base)
             try:
                 changes = self._overlay.changes(base, content=True)
@@ -815,19 +816,25 @@ class OverlayFS(TreeFS):
         if "overlay" in namespaces:
             raw["overlay"] = stats.layers(self._overlay.where(path))
 
+    def _chosen(self, paths: str | Collection[str] | None) -> list[str] | None:
+        """Return paths as the engine has them; text is one path, and not one a letter."""
+        if paths is None:
+            return None
+        return [self.validatepath(path) for path in ([paths] if isinstance(paths, str) else paths)]
+
     @staticmethod
     def roll_back_commit(dst: LayerSpec) -> bool:
         """Make `dst` what it was before a commit into it that was interrupted; tell whether there was one."""
-        with fs_errors("/"), commit_target(None, dst) as target:
+        with fs_errors(), commit_target(None, dst) as target:
             return roll_back(target.tree)
 
-    def discard(self, paths: Collection[str] | None = None) -> None:
+    def discard(self, paths: str | Collection[str] | None = None) -> None:
         """Forget the changes, at and below `paths` or all of them: the lowers show again.
 
         Files open in the upper keep what they hold, as after unlink(2). The upper's root keeps its own attributes.
         """
-        chosen = None if paths is None else [self.validatepath(path) for path in paths]
-        with fs_errors("/"):
+        chosen = self._chosen(paths)
+        with fs_errors():
             discard(self._overlay, chosen)
 
     def export_layer(self, path: str | PathLike[str]) -> None:
@@ -855,7 +862,9 @@ class OverlayFS(TreeFS):
             InsufficientStorage: both trees do not fit.
 
         """
-        with fs_errors("/"):
+        if not isinstance(to, Checkpoint):
+            raise TypeError(f"to: expected a checkpoint, not {type(to).__name__}")
+        with fs_errors():
             self._overlay.rollback(to)
 
     @property
@@ -885,6 +894,15 @@ def _open_upper(upper: LayerSpec, workdir: LayerSpec | None, marks: MarkNames) -
     return open_upper(upper, workdir, marks=marks)
 
 
+def _moment(since: "Checkpoint | OverlayFS | None") -> Checkpoint | Overlay | None:
+    """Return what to compare with. TypeError."""
+    if isinstance(since, OverlayFS):
+        return since._overlay
+    if since is None or isinstance(since, Checkpoint):
+        return since
+    raise TypeError(f"since: expected a checkpoint or an OverlayFS, not {type(since).__name__}")
+
+
 @contextmanager
 def commit_target(source: Overlay | None, dst: LayerSpec) -> Iterator[Target]:
     """Give what a commit is to write to: an overlay as it is, anything else as a layer, closed again at the end."""
@@ -892,7 +910,7 @@ def commit_target(source: Overlay | None, dst: LayerSpec) -> Iterator[Target]:
         dst.check()
         yield Target(dst._overlay)
         return
-    layer = open_upper(dst)
+    layer = open_upper(dst, role="the target")
     try:
         with layer_target(source, layer) as target:
             yield target

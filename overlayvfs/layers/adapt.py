@@ -78,8 +78,10 @@ def open_layer(spec: LayerSpec, role: str, *, marks: MarkNames = USER) -> Layer:
         return ready or _layer(_source(spec, role), None, marks, writable=False)
 
 
-def open_upper(spec: LayerSpec, workdir: LayerSpec | None = None, *, marks: MarkNames = USER) -> UpperLayer:
-    """Return a layer to write; `spec`, `marks`, closing and errors as in `open_layer`, and these.
+def open_upper(
+    spec: LayerSpec, workdir: LayerSpec | None = None, *, marks: MarkNames = USER, role: str = "upper"
+) -> UpperLayer:
+    """Return a layer to write; `spec`, `role`, `marks`, closing and errors as in `open_layer`, and these.
 
     Raises:
         EROFS: an FS that says it is read-only.
@@ -89,11 +91,11 @@ def open_upper(spec: LayerSpec, workdir: LayerSpec | None = None, *, marks: Mark
     """
     with _naming("workdir", workdir):
         work = None if workdir is None else _source(workdir, "workdir")
-    with _naming("upper", spec):
+    with _naming(role, spec):
         ready = _ready_layer(spec, marks)
-        layer = ready or _layer(_source(spec, "upper"), work, marks, writable=True)
+        layer = ready or _layer(_source(spec, role), work, marks, writable=True)
     try:
-        with _naming("upper", spec):
+        with _naming(role, spec):
             if not isinstance(layer, UpperLayer):
                 raise oserror(errno.EINVAL, reason=f"{layer.name} can't hold whiteouts; give it as a lower")
             if isinstance(layer, PyFsLayer) and not layer.writable:

@@ -14,7 +14,7 @@ from overlayvfs.engine.changes import Change
 from overlayvfs.engine.overlay import Overlay, held
 from overlayvfs.workspace.journal import Journal, Progress, clear
 from overlayvfs.workspace.plan import Conflict, conflicts, is_selected, make_plan, selected
-from overlayvfs.workspace.target import Target
+from overlayvfs.workspace.target import STAGE, Target
 
 ON_CONFLICT = ("error", "overwrite", "skip")
 
@@ -25,7 +25,8 @@ class CommitConflict(OSError):
     def __init__(self, found: Sequence[Conflict]) -> None:
         self.conflicts = tuple(found)
         told = "; ".join(map(str, found[:10])) + ("; …" if len(found) > 10 else "")
-        super().__init__(errno.ESTALE, f"nothing was written, {len(found)} paths conflict: {told}")
+        count = "1 path conflicts" if len(found) == 1 else f"{len(found)} paths conflict"
+        super().__init__(errno.ESTALE, f"nothing was written, {count}: {told}")
 
 
 class CommitInterrupted(OSError):
@@ -63,11 +64,13 @@ def commit(
     with held(source, target.tree):
         if not dry_run and settle(target.tree, progress) and target.number:
             source.forget_lowers()
+        every, gone = _changes(source, target, on_conflict)
         base = source.view()
         try:
-            every = source.changes(content=True, directory_times=True)
             chosen = selected(every, paths)
-            differing = settled_conflicts(source, base, target, chosen, on_conflict)
+            if any(related(one.path, STAGE) and one.path != "/" for one in chosen):
+                raise oserror(errno.EINVAL, STAGE, reason="commits need this name for themselves: remove it")
+            differing = settled_conflicts(source, base, target, chosen, on_conflict, gone)
             if not dry_run:
                 changed = {one.path for one in every}
                 unchanged = [one for one in source.touched() if one not in changed and is_selected(one, paths)]
@@ -81,11 +84,33 @@ def commit(
     return [one for one in differing if not (one.is_dir and one.what == ("times",))]
 
 
+def _changes(source: Overlay, target: Target, on_conflict: str) -> tuple[list[Change], list[Conflict]]:
+    """Return what differs from the lowers, and what vanished from the target while it was one of them."""
+    try:
+        return source.changes(content=True, directory_times=True), []
+    except OSError as error:
+        if not target.number or error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise
+        gone = [Conflict(path, "it was removed or replaced") for path in source.vanished_from_lowers()]
+        if not gone:
+            raise
+        if on_conflict == "error":
+            raise CommitConflict(gone) from error
+        # What the lower has now is what there is to compare with.
+        source.forget_lowers()
+        return source.changes(content=True, directory_times=True), gone
+
+
 def settled_conflicts(
-    source: Overlay, base: Overlay, target: Target, changes: Sequence[Change], on_conflict: str
+    source: Overlay,
+    base: Overlay,
+    target: Target,
+    changes: Sequence[Change],
+    on_conflict: str,
+    known: Sequence[Conflict] = (),
 ) -> list[Change]:
-    """Return the changes to make: all of them if none conflicts, else what `on_conflict` says. CommitConflict."""
-    found = [] if on_conflict == "overwrite" else conflicts(source, base, target, changes)
+    """Return the changes to make: all if nothing conflicts, else what `on_conflict` says. CommitConflict."""
+    found = [] if on_conflict == "overwrite" else [*known, *conflicts(source, base, target, changes)]
     if found and on_conflict == "error":
         raise CommitConflict(found)
     roots = tuple(one.path for one in found)

@@ -95,19 +95,33 @@ def _conflict(source: Overlay, base: Overlay, target: Target, change: Change, ch
     if alike(target.tree, here, source, new, path):
         return ""
     if here is None:
-        return "" if old is None else "it was removed"
+        return _conflict_above(base, target, path) if old is None else "it was removed"
     if old is None:
         return "" if new is not None and stat.S_ISDIR(new.st_mode) and stat.S_ISDIR(here.st_mode) else "it was added"
     unchanged = _as_seen(here, old) if target.number else alike(target.tree, here, base, old, path)
     if not unchanged:
         return "it was changed"
     if stat.S_ISDIR(here.st_mode) and (new is None or not stat.S_ISDIR(new.st_mode)):
-        return _added_below(base, target, path)
+        return _added_below(base, target, path, here, old)
     return ""
 
 
-def _added_below(base: Overlay, target: Target, path: str) -> str:
+def _conflict_above(base: Overlay, target: Target, path: str) -> str:
+    """Say what became of the directory in which something new is to be."""
+    above = path.rpartition("/")[0] or "/"
+    old, here = look(base, above), target.find(above)
+    if old is None or not stat.S_ISDIR(old.st_mode) or (here is not None and stat.S_ISDIR(here.st_mode)):
+        return ""
+    if target.number and target.number not in base.shown_by_lowers(above):
+        return ""
+    return f"{above} was removed" if here is None else f"{above} is no directory any more"
+
+
+def _added_below(base: Overlay, target: Target, path: str, here: Stat, old: Stat) -> str:
     """Say what a directory about to be removed holds that nobody knew of."""
+    if target.number and here.st_mtime_ns != old.st_mtime_ns:
+        # Names of lowers are not remembered, so what is new can't be told from what was there.
+        return "it was changed"
     known = {entry.d_name for entry in base.listdir(path)}
     for entry in target.tree.listdir(path):
         if entry.d_name not in known and target.find(f"{path}/{entry.d_name}") is not None:
@@ -174,6 +188,9 @@ class _Planner:
         self._made: set[str] = set()
         for change in sorted(changes, key=lambda one: one.path, reverse=True):
             self._make_room(change)
+        for change in changes:
+            if change.kind != "D":
+                self._make_room_above(change.path)
         new = {change.path: change.is_dir for change in changes if change.kind != "D"}
         for path in sorted(new | dict.fromkeys(self._relinked(new, unchanged), False)):
             self._show(path, is_dir=new.get(path, False))
@@ -194,6 +211,13 @@ class _Planner:
         if change.kind != "D" and not change.is_dir and not is_dir:
             return
         self._remove(change.path, st)
+
+    def _make_room_above(self, path: str) -> None:
+        """Remove what is in the place of a directory the path is in."""
+        for parent in parents(path):
+            st = None if parent in self._gone else self._target.look(parent)
+            if st is not None and not stat.S_ISDIR(st.st_mode):
+                self._remove(parent, st)
 
     def _remove(self, path: str, st: Stat) -> None:
         """Remove a name with all below it: whiteouts, and what is there against the source's knowledge."""
@@ -217,9 +241,9 @@ class _Planner:
             self._mkdir(path)
 
     def _make_parents(self, path: str) -> None:
-        """Make the directories a path is in that only lowers below the target have."""
+        """Make the directories a path is in that only lowers below the target have, or that it lost."""
         for parent in reversed(parents(path)):
-            if self._target.number and parent != "/" and self._is_missing(parent):
+            if parent != "/" and self._is_missing(parent):
                 self._mkdir(parent)
 
     def _mkdir(self, path: str) -> None:
