@@ -182,6 +182,8 @@ def test_an_upper_keeps_the_changes(shell, tmp_path):
         ("cp d e", "cp: /d: Is a directory: cp -r copies it"),
         ("mv nothing x", "mv: /nothing -> /x: No such file or directory"),
         ("mkdir a", "mkdir: /a: File exists"),
+        ("cp a a", "cp: '/a' is what is to be copied or moved there, or lies in it"),
+        ("cp -r d d/sub", "cp: '/d/sub/d' is what is to be copied or moved there, or lies in it"),
         ("cd a", "cd: /a: Not a directory"),
         ("ln -s a a", "ln: a -> /a: File exists"),
         ("commit /nothing/here", "commit: /nothing/here: No such file or directory"),
@@ -250,13 +252,46 @@ def prompt():
 
 
 def test_commands_and_paths_are_completed(prompt):
-    assert prompt.completenames("m") == ["mv ", "mkdir "]
-    assert prompt.completedefault("d") == ["data ", "dir/"]
-    assert prompt.completedefault("dir/sub/") == ["dir/sub/file "]
+    assert completed(prompt, "m") == ["mkdir ", "mv "]
+    assert completed(prompt, "ls; mk") == ["ls; mkdir "]
+    assert completed(prompt, "cat d") == ["cat data ", "cat dir/"]
+    assert completed(prompt, "cat dir/sub/") == ["cat dir/sub/file "]
     prompt.onecmd("cd dir")
-    assert prompt.completedefault("") == ["sub/"]
-    assert prompt.completedefault("/da") == ["/data "]
-    assert prompt.completedefault("nothing/x") == []
+    assert completed(prompt, "cat ") == ["cat sub/"]
+    assert completed(prompt, "cat /da") == ["cat /data "]
+    assert completed(prompt, "cat nothing/x") == []
+
+
+def completed(prompt, line):
+    """Return the lines that readline makes of one: it has what follows the last blank or semicolon completed."""
+    begins = max(line.rfind(char) for char in " ;") + 1
+    found = prompt.completedefault(line[begins:], line, begins, len(line))
+    return [line[:begins] + word for word in found]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("cat odd", r"cat odd\ name/"),
+        (r"cat odd\ n", r"cat odd\ name/"),
+        (r"cat odd\ name/it", r"cat odd\ name/it\'s "),
+        ("cat 'odd n", "cat 'odd name/"),
+        ("cat 'odd name/it", r"cat 'odd name/it'\''s' "),
+        ('cat "odd name/it', 'cat "odd name/it\'s" '),
+        ('cat "odd name/a', r'''cat "odd name/a\"b" '''),
+        ("write data 'two words; cat odd n", None),
+    ],
+)
+def test_names_with_blanks_and_quotes_are_completed_as_they_must_be_typed(prompt, typed, expected):
+    prompt.onecmd("mkdir 'odd name'; write \"odd name/it's\" x; write 'odd name/a\"b' y")
+    assert completed(prompt, typed) == ([] if expected is None else [expected])
+
+
+def test_directories_of_the_host_are_completed_for_commit_and_save(prompt, tmp_path):
+    (tmp_path / "target").mkdir()
+    assert completed(prompt, f"commit {tmp_path}/ta") == [f"commit {tmp_path}/target/"]
+    assert completed(prompt, f"save {tmp_path}/ta") == [f"save {tmp_path}/target/"]
+    assert completed(prompt, f"cat {tmp_path}/ta") == []
 
 
 def test_the_prompt_says_where_we_are_and_how_many_forks_deep(prompt):

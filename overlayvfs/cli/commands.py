@@ -49,6 +49,8 @@ class Command:
     flags: frozenset[str]
     least: int
     most: int | None
+    on_host: bool
+    """Its paths are the host's."""
     run: Run
 
     def __call__(self, session: Session, words: Sequence[str]) -> None:
@@ -68,13 +70,15 @@ class Command:
 COMMANDS: Final[dict[str, Command]] = {}
 
 
-def _command(usage: str, *, flags: str = "", least: int = 0, most: int | None = None) -> Callable[[Run], Run]:
+def _command(
+    usage: str, *, flags: str = "", least: int = 0, most: int | None = None, on_host: bool = False
+) -> Callable[[Run], Run]:
     """Enter a function, by its name and first line, as a command with these arguments."""
 
     def enter(run: Run) -> Run:
         name = run.__name__.strip("_")
         summary = (run.__doc__ or "").partition("\n")[0].rstrip(".")
-        COMMANDS[name] = Command(name, usage, summary, frozenset(flags), least, most, run)
+        COMMANDS[name] = Command(name, usage, summary, frozenset(flags), least, most, on_host, run)
         return run
 
     return enter
@@ -227,7 +231,7 @@ def diff(session: Session, flags: frozenset[str], words: Sequence[str]) -> None:
         print(session.tree.diff(session.path(word)), end="")
 
 
-@_command("[-n] [DIRECTORY]", flags="n", most=1)
+@_command("[-n] [DIRECTORY]", flags="n", most=1, on_host=True)
 def commit(session: Session, flags: frozenset[str], words: Sequence[str]) -> None:
     """Bring all changes into a directory; those of a fork into what it was forked from."""
     tries = "n" in flags
@@ -258,7 +262,7 @@ def rollback(session: Session, flags: frozenset[str], words: Sequence[str]) -> N
         session.tree.discard()
 
 
-@_command("FILE", least=1, most=1)
+@_command("FILE", least=1, most=1, on_host=True)
 def save(session: Session, flags: frozenset[str], words: Sequence[str]) -> None:
     """Save the upper to a file of the host, for `--upper FILE` another time."""
     session.tree.save(words[0])

@@ -13,7 +13,7 @@ from fs.errors import FSError
 
 from overlayvfs import MemoryFS, OverlayFS
 from overlayvfs.cli.commands import COMMANDS, Session, UsageError
-from overlayvfs.cli.words import Unfinished, split
+from overlayvfs.cli.words import Unfinished, last_word, split
 
 _EPILOG = """\
 Without --upper all changes are in memory and gone at the end, unless `commit` or `save` keeps them.
@@ -149,19 +149,34 @@ class Prompt(cmd.Cmd):
         """Do nothing."""
         return False
 
-    def completenames(self, text: str, *_: Any) -> list[str]:
-        """Return the commands that begin so."""
-        return [f"{name} " for name in COMMANDS if name.startswith(text)]
+    def completenames(self, text: str, line: str, begins: int, ends: int) -> list[str]:
+        """Return what the word at the end of the line may become, from where readline says that it begins."""
+        typed = last_word(self._begun + line[:ends])
+        if typed.command is None:
+            whole = [typed.completed(name[len(typed.word) :], ends=True) for name in self._names(typed.word)]
+        else:
+            folder, begun = os.path.split(typed.word)
+            on_host = typed.command in COMMANDS and COMMANDS[typed.command].on_host
+            whole = [
+                typed.completed(name[len(begun) :] + "/" * is_dir, ends=not is_dir)
+                for name, is_dir in self._entries(folder, begun, on_host=on_host)
+            ]
+        # Readline takes every blank for the end of a word, the quoted ones too.
+        known = len(typed.text) - (ends - begins)
+        return sorted(word[known:] for word in whole)
 
-    def completedefault(self, text: str, *_: Any) -> list[str]:
-        """Return the paths that begin so."""
-        folder, begun = os.path.split(text)
-        tree = self._session.tree.os
+    completedefault = completenames
+
+    def _names(self, begun: str) -> list[str]:
+        return [name for name in COMMANDS if name.startswith(begun)]
+
+    def _entries(self, folder: str, begun: str, *, on_host: bool) -> list[tuple[str, bool]]:
+        """Return the names in a directory that begin so, and which are directories."""
         try:
-            entries = [entry for entry in tree.scandir(self._session.path(folder)) if entry.name.startswith(begun)]
+            entries = os.scandir(folder or ".") if on_host else self._session.tree.os.scandir(self._session.path(folder))
+            return [(entry.name, entry.is_dir()) for entry in entries if entry.name.startswith(begun)]
         except OSError:
             return []
-        return sorted(os.path.join(folder, entry.name) + ("/" if entry.is_dir() else " ") for entry in entries)
 
 
 @contextmanager

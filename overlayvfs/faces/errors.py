@@ -15,6 +15,9 @@ from overlayvfs.workspace import commit
 IllegalDestination: type[errors.FSError] = getattr(errors, "IllegalDestination", errors.OperationFailed)
 """A copy or move onto or into itself; `fs` 2.4 has no word of its own for it, `fs-next` has."""
 
+INTO_ITSELF = "'{path}' is what is to be copied or moved there, or lies in it"
+"""What is said of an illegal destination."""
+
 _FILE: dict[int, type[errors.FSError]] = {
     errno.ENOENT: errors.ResourceNotFound,
     # A leading component is no directory: to someone who asked for a file, the file is not there.

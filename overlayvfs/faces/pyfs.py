@@ -32,7 +32,7 @@ from overlayvfs.engine.overlay import Overlay
 from overlayvfs.engine.resolve import NotPlain
 from overlayvfs.engine.where import Where
 from overlayvfs.faces import mountoptions, rawio, stats, trees
-from overlayvfs.faces.errors import IllegalDestination, MountFailed, fs_error, fs_errors
+from overlayvfs.faces.errors import INTO_ITSELF, IllegalDestination, MountFailed, fs_error, fs_errors
 from overlayvfs.faces.layer import OverlayLayer
 from overlayvfs.faces.lazyinfo import LAZY, BasicInfo, LazyInfo
 from overlayvfs.faces.lightfile import LightFile
@@ -318,7 +318,7 @@ class TreeFS(FS):
                 self._overlay.utime(dst, (st.st_atime_ns, st.st_mtime_ns))
         except OSError as error:
             if error.errno == errno.EINVAL:
-                raise IllegalDestination(dst_path) from error
+                raise IllegalDestination(dst_path, msg=INTO_ITSELF) from error
             raise fs_error(error, dst_path) from error
 
     def move(self, src_path: str, dst_path: str, overwrite: bool = False, preserve_time: bool = False) -> None:
@@ -366,7 +366,7 @@ class TreeFS(FS):
         """Copy what is in a directory into another; symlinks are copied as such, existing directories merged."""
         src, dst = self._two_directories(src_path, dst_path, create=create)
         if isbase(src, dst):
-            raise IllegalDestination(dst_path)
+            raise IllegalDestination(dst_path, msg=INTO_ITSELF)
         with fs_errors(dst_path, directory=True):
             trees.copy_tree(self._overlay, src, dst, attributes=False, times=preserve_time)
 
@@ -376,7 +376,7 @@ class TreeFS(FS):
         if src == dst:
             return
         if isbase(src, dst):
-            raise IllegalDestination(dst_path)
+            raise IllegalDestination(dst_path, msg=INTO_ITSELF)
         with fs_errors(dst_path, directory=True):
             trees.move_tree(self._overlay, src, dst)
 
