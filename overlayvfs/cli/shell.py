@@ -173,7 +173,8 @@ class Prompt(cmd.Cmd):
     def _entries(self, folder: str, begun: str, *, on_host: bool) -> list[tuple[str, bool]]:
         """Return the names in a directory that begin so, and which are directories."""
         try:
-            entries = os.scandir(folder or ".") if on_host else self._session.tree.os.scandir(self._session.path(folder))
+            session = self._session
+            entries = os.scandir(folder or ".") if on_host else session.tree.os.scandir(session.path(folder))
             return [(entry.name, entry.is_dir()) for entry in entries if entry.name.startswith(begun)]
         except OSError:
             return []

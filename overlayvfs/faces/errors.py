@@ -12,7 +12,7 @@ from fs import errors
 
 from overlayvfs.workspace import commit
 
-IllegalDestination: type[errors.FSError] = getattr(errors, "IllegalDestination", errors.OperationFailed)
+IllegalDestination: type[errors.OperationFailed] = getattr(errors, "IllegalDestination", errors.OperationFailed)
 """A copy or move onto or into itself; `fs` 2.4 has no word of its own for it, `fs-next` has."""
 
 INTO_ITSELF = "'{path}' is what is to be copied or moved there, or lies in it"

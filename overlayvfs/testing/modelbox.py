@@ -68,7 +68,7 @@ class ModelBox(Box):
             raise LookupError("a read-only overlay has no upper")
         return capture(_plain(layer), "", prefix=_PREFIX)
 
-    def _lower_count(self) -> int:
+    def lower_count(self) -> int:
         return len(self._layers)
 
     def _stop(self) -> None:
