@@ -69,6 +69,7 @@ class ModelBox(Box):
         return capture(_plain(layer), "", prefix=_PREFIX)
 
     def lower_count(self) -> int:
+        """Return how many lowers there are."""
         return len(self._layers)
 
     def _stop(self) -> None:
