@@ -12,6 +12,8 @@ THREE = {**PAIR, "/z": hardlink("/x")}
 
 
 def indexed(box, lower):
+    # The user namespace's mount takes no index.
+    box.require_root()
     box.lower(lower)
     box.mount(index="on")
     return box
@@ -27,13 +29,6 @@ def identities(box, *paths):
 
 def nlink_mark(box, path):
     return dict(box.snapshot("upper")[path].marks).get("nlink")
-
-
-@pytest.fixture
-def box(box):
-    # The user namespace's mount takes no index.
-    box.require_root()
-    return box
 
 
 def test_a_write_to_one_name_shows_through_all(box):

@@ -11,18 +11,13 @@ D = {"/d/f": "x", "/d/s/g": "y"}
 LONG = "n" * 200
 
 
-@pytest.fixture
-def box(box):
-    box.require_root()
-    return box
-
-
 def redirected(value, **kwargs):
     return directory(redirect=value, **kwargs)
 
 
 def renamed(box, *paths):
-    """Rename from name to name with redirect_dir=on."""
+    """Rename from name to name with redirect_dir=on, which a user namespace's mount has not."""
+    box.require_root()
     box.mount(redirect_dir="on")
     for src, dst in itertools.pairwise(paths):
         box.os.rename(src, dst)
@@ -111,6 +106,7 @@ def test_a_pure_upper_directory_moves_with_the_redirects_inside_it(box):
 @pytest.mark.parametrize(("extra", "error"), [("n" * 54, None), ("n" * 55, "EXDEV")], ids=["256", "257"])
 def test_an_absolute_redirect_of_more_than_256_bytes_is_exdev(box, extra, error):
     """What can't be written can't be moved (redirect_max); the tree stays as it was."""
+    box.require_root()
     place = f"/{LONG}/{extra}"
     box.lower({f"{place}/f": "x"})
     box.mount(redirect_dir="on")
@@ -139,6 +135,7 @@ def test_redirects_are_found_again_by_the_next_mount(box):
 
 @pytest.mark.parametrize("option", ["off", "follow", "nofollow"])
 def test_without_the_feature_a_directory_of_a_lower_is_exdev_and_stays(box, option):
+    box.require_root()
     box.lower(D)
     box.mount(redirect_dir=option)
     with raises_errno(errno.EXDEV):

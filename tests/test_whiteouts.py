@@ -236,7 +236,7 @@ def test_the_mark_that_announces_whiteouts_is_not_copied_up(box):
 def test_an_announced_whiteout_never_keeps_a_directory_from_being_removed(box, below):
     box.lower({"/d/": HAS_SOME, "/d/f": HIDES})
     box.lower(below)
-    if box.name == "kernel":
+    if box.is_kernel:
         # A difference on purpose: Linux looks for them only when a merged directory is listed.
         with raises_errno(errno.ENOTEMPTY):
             box.os.rmdir("/d")
