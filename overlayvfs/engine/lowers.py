@@ -116,6 +116,7 @@ class LowerStack:
         # Far from the numbers of upper directories, which are shown on the same device.
         self._next_dir_number = itertools.count(1 << 32)
         # Whether all layers say at once that there is nothing.
+        self._closely = [_look_closely(layer) for layer in self.layers]
         self._tell_absence = all(hasattr(layer, "look_closely") for layer in self.layers)
         self.contents = ContentCache()
         self.detect = False
@@ -286,10 +287,11 @@ class LowerStack:
         That is nothing, a file without marks, and a directory with no layer below it to merge with.
         """
         for number, base in probe:
-            layer, path = self.layers[number - 1], f"{base}/{name}"
-            st, xattrs = look_closely(layer, path)
+            path = f"{base}/{name}"
+            st, xattrs = self._closely[number - 1](path)
             if st is None:
                 continue
+            layer = self.layers[number - 1]
             kind = st.st_mode & S_IFMT
             if kind == S_IFDIR:
                 bottom = parts[-1] if not self.reads_redirects else self.root.parts[-1]
@@ -509,10 +511,13 @@ def read_whole(layer: Layer, path: str, size: int) -> bytes:
 Xattrs = Mapping[str, bytes]
 
 
-def look_closely(layer: Layer, path: str) -> tuple[Stat | None, Xattrs | None]:
-    """Return what `look` does and all attributes, None where a layer has to be asked for them (`look_closely`)."""
-    quick: Callable[[str], tuple[Stat | None, Xattrs | None]] | None = getattr(layer, "look_closely", None)
-    return (look(layer, path), None) if quick is None else quick(path)
+Look = Callable[[str], tuple[Stat | None, Xattrs | None]]
+
+
+def _look_closely(layer: Layer) -> Look:
+    """Return what does what `look` does and tells all attributes, None where the layer has to be asked for them."""
+    quick: Look | None = getattr(layer, "look_closely", None)
+    return (lambda path: (look(layer, path), None)) if quick is None else quick
 
 
 def _mark(layer: Layer, path: str, xattrs: Xattrs | None, name: str) -> bytes | None:

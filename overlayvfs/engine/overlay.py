@@ -535,8 +535,10 @@ class Overlay:
 def _know(mnt: Mount, path: str) -> Dentry | None:
     dentry = find_plain(mnt, path)
     if dentry is not None:
-        remember(mnt, dentry)
-        numbered(mnt, dentry)
+        if dentry.has_upper:
+            numbered(mnt, dentry)
+        else:
+            remember(mnt, dentry)
     mnt.names.learn(path, dentry)
     return dentry
 

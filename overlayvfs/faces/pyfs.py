@@ -256,17 +256,20 @@ class TreeFS(FS):
 
     def readbytes(self, path: str) -> bytes:
         try:
-            dentry = self._known.paths[path]
-            if dentry.has_upper:  # type: ignore[union-attr]
-                content = self._stored_content(dentry.number)  # type: ignore[union-attr]
-                if content is not None:
-                    return content
+            # Not `[path]` as elsewhere: most files are read once, and a KeyError costs more than all of the rest.
+            dentry = self._known.paths.get(path)
+            if dentry is None:
+                pass
+            elif dentry.has_upper:
+                stored = self._stored_content(dentry.number)
+                if stored is not None:
+                    return stored
             else:
                 content = dentry.lower.content  # type: ignore[union-attr]
                 # In this order: what is remembered of a lower file counts for as long as there was no copy up.
-                if content is not None and not dentry.has_upper:  # type: ignore[union-attr]
+                if content is not None and not dentry.has_upper:
                     return content
-        except (KeyError, TypeError, AttributeError):
+        except (TypeError, AttributeError):
             pass
         content = self._first_read(path)
         if content is not None:

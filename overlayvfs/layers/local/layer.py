@@ -222,7 +222,10 @@ class LocalLayer:
             raise self._explained(error, path) from None
 
     def look_closely(self, path: str) -> tuple[Stat | None, None]:
-        return self.look(path), None
+        try:
+            return self._seen(path), None
+        except OSError:
+            return self.look(path), None
 
     def _seen(self, path: str) -> Stat:
         directories = self._directories
