@@ -65,15 +65,24 @@ def test_demo_lists_nothing_else_in_the_upper(page):
 @pytest.mark.parametrize(
     ("path", "layer"),
     [
-        ("/zen.py", "upper"),
-        ("/json/__init__.py", "upper, hiding that of lower 1"),
+        ("/zen.py", "the upper"),
         ("/json/decoder.py", "lower 1"),
-        ("/email/README", "upper"),
+        ("/email/README", "the upper"),
         (r"/\S+", "lower 2"),
     ],
 )
 def test_demo_says_which_layer_shows_a_path(page, path, layer):
-    assert re.search(rf"^ +{path} +{layer}$", page, re.MULTILINE), page
+    assert re.search(rf"^{path}: {layer} has the file$", page, re.MULTILINE), page
+
+
+def test_demo_is_typed_into_the_shell_from_where_on(page):
+    typed = re.findall(r"^/(\+?)> (.*)$", page, re.MULTILINE)
+    assert [line for _, line in typed[1:]] == demo.SCRIPT.splitlines()[1:]
+    assert [depth for depth, _ in typed] == ["", "", "", "+", "+", ""]
+    assert "+# edited\n" in page
+    in_the_fork, after = re.findall(r"^/json/decoder.py: (.*)$", page, re.MULTILINE)[1:]
+    assert in_the_fork == "the directory /json in the upper hides it; lower 1 has a file"
+    assert after == "lower 1 has the file"
 
 
 def test_demo_proves_that_the_lowers_are_untouched(page):

@@ -21,9 +21,21 @@ from fs.osfs import OSFS
 from fs.zipfs import ZipFS
 
 from overlayvfs import MemoryFS, OverlayFS
+from overlayvfs.cli.commands import Session
 from overlayvfs.cli.fingerprint import LEFT_OUT, fingerprint, paths
 from overlayvfs.cli.page import Page
+from overlayvfs.cli.shell import prompt, run_command
+from overlayvfs.cli.words import split
 from overlayvfs.marks import USER
+
+SCRIPT = """\
+where /zen.py /json/decoder.py /email/README {wheel}
+diff /json/__init__.py
+fork
+rm -r json; mkdir json; where json json/decoder.py
+rollback
+where json json/decoder.py
+"""
 
 
 class Lower(NamedTuple):
@@ -79,9 +91,8 @@ def tell(page: Page, lowers: Sequence[Lower]) -> bool:
     ofs = OverlayFS([lower.layer for lower in lowers], upper)
     with ofs:
         change(page, ofs)
-        page.title("Which layer shows a path")
-        for path in ("/zen.py", "/json/__init__.py", "/json/decoder.py", "/email/README", contents[1][0]):
-            page.row("", path, provider(path, [upper, *(lower.layer for lower in lowers)]))
+        page.title("The same tree in `overlayvfs shell LOWER…`, which takes a script, too: -c COMMANDS")
+        type_commands(page, ofs, SCRIPT.format(wheel=contents[1][0]))
 
     page.title("What the upper holds now, in the kernel's own terms")
     show_upper(page, upper.os, lowers)
@@ -133,10 +144,13 @@ def change(page: Page, ofs: OverlayFS) -> None:
         page.remark(f"EXDEV, {error.strerror}. So says the kernel too; mv(1) then copies, as ofs.movedir does.")
 
 
-def provider(path: str, layers: Sequence[FS]) -> str:
-    """Say which of `layers`, the upper first, shows `path`, whose parents none of them hides."""
-    found = [f"lower {number}" if number else "upper" for number, layer in enumerate(layers) if layer.exists(path)]
-    return found[0] + (f", hiding that of {' and '.join(found[1:])}" if found[1:] else "")
+def type_commands(page: Page, ofs: OverlayFS, script: str) -> None:
+    """Run commands of the shell on `ofs`, each shown as it is typed, with what it says."""
+    session = Session([ofs])
+    for line in script.splitlines():
+        page.command(prompt(session), line)
+        for words in split(line):
+            run_command(session, words)
 
 
 def show_upper(page: Page, tree: Any, lowers: Sequence[Lower]) -> None:

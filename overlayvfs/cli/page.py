@@ -34,6 +34,10 @@ class Page:
         left = self._ink(_BOLD, f"{label:<{_LABEL}}") + self._ink(_CODE, code)
         self._line(f"  {left}{' ' * gap}{self._ink(_DIM, took)}")
 
+    def command(self, prompt: str, line: str) -> None:
+        """Write a command as it is typed; what it says comes below it."""
+        self._line(f"{prompt}{self._ink(_CODE, line)}")
+
     def remark(self, text: str) -> None:
         """Say in words what is to be seen."""
         margin = " " * (2 + _LABEL)

@@ -99,6 +99,11 @@ def _close(session: Session) -> None:
         session.trees.pop().close()
 
 
+def prompt(session: Session) -> str:
+    """Say where we are and how many forks deep."""
+    return f"{session.folder}{'+' * (len(session.trees) - 1)}> "
+
+
 class Prompt(cmd.Cmd):
     """The shell as someone types: completion and history where Python has readline."""
 
@@ -111,9 +116,8 @@ class Prompt(cmd.Cmd):
 
     @property
     def prompt(self) -> str:  # type: ignore[override]
-        """Say where we are, how many forks deep, and whether a quotation is open."""
-        depth = "+" * (len(self._session.trees) - 1)
-        return "… " if self._begun else f"{self._session.folder}{depth}> "
+        """Say where we are, or that a quotation is open."""
+        return "… " if self._begun else prompt(self._session)
 
     def cmdloop(self, intro: Any = None) -> None:
         """Ask for commands until `exit` or the end of the input; an interrupt gives up a line."""
