@@ -204,6 +204,11 @@ def test_a_callback_may_use_the_overlay(ofs):
     assert sizes == [0, 4]
 
 
+def test_what_can_not_be_called_is_no_callback(ofs):
+    with pytest.raises(TypeError, match="expected a function of a Record, not int"):
+        ofs.watch(3)
+
+
 def test_a_callback_that_raises_is_logged_and_fails_no_verb(ofs, caplog):
     def fail(record):
         raise ValueError("no")

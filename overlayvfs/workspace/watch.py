@@ -40,7 +40,9 @@ class Watch:
     """A callback that is being told; `close` ends that. Dropping it ends nothing, and it keeps no overlay open."""
 
     def __init__(self, overlay: Overlay, callback: Callback) -> None:
-        """Begin."""
+        """Begin. TypeError: `callback` can't be called."""
+        if not callable(callback):
+            raise TypeError(f"callback: expected a function of a Record, not {type(callback).__name__}")
 
         # No method: the overlay must not refer to what refers to the overlay.
         def report(verb: str, paths: tuple[str, ...], error: OSError | None, size: int) -> None:
