@@ -209,6 +209,15 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(lower, tmp_path, mon
     assert (tmp_path / "layer.tar").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize(("where", "error"), [("no/x.tar", errno.ENOENT), ("d", errno.EISDIR)])
+def test_save_where_it_can_not_be_names_the_path_that_was_given(lower, tmp_path, where, error):
+    (tmp_path / "d").mkdir()
+    with OverlayFS([lower], MemoryFS()) as ofs, raises_errno(error) as caught:
+        ofs.save(tmp_path / where)
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / where), None)
+    assert os.listdir(tmp_path) == ["d"]
+
+
 def test_without_an_upper_there_is_nothing_to_save(lower, tmp_path):
     with raises_errno(errno.EROFS):
         OverlayFS([lower]).save(tmp_path / "layer.tar")

@@ -143,18 +143,23 @@ def _replacing(path: str) -> Iterator[BinaryIO]:
     """Give a new file that takes the place of `path` if the block succeeds, and goes if it fails."""
     parent, name = os.path.split(path)
     temporary = os.path.join(parent, f".{name}.{os.urandom(4).hex()}.part")
-    # Not a NamedTemporaryFile, whose mode no umask decides.
-    with open(temporary, "xb") as file:
-        try:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            os.replace(temporary, path)
-        except BaseException:
-            file.close()
-            os.unlink(temporary)
+    try:
+        # Not a NamedTemporaryFile, whose mode no umask decides.
+        with open(temporary, "xb") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+                os.replace(temporary, path)
+            except BaseException:
+                file.close()
+                os.unlink(temporary)
+                raise
+    except OSError as error:
+        if error.filename != temporary:
             raise
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 @contextmanager
