@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n auto
 
-.PHONY: help demo check test lint kernel matrix fs-next clean
+.PHONY: help demo check test lint kernel workspace matrix fs-next clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -23,6 +23,10 @@ lint: $(VENV)/installed  ## ruff, mypy --strict and the import contracts alone
 
 kernel: $(VENV)/installed  ## what asks a real overlayfs mount, slow tests included
 	$(PYTEST) -m kernel
+
+workspace: $(VENV)/installed  ## 2,000 families of forks beside the kernel, 2,000 sequences committed, with failures
+	$(BIN)/python tests/workspace_longrun.py forks --jobs 2
+	$(BIN)/python tests/workspace_longrun.py commits --jobs 2 --points 4
 
 matrix:  ## the tests without the slow ones on every Python from 3.11 on that is here
 	.ci/matrix
