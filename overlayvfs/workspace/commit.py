@@ -89,7 +89,7 @@ def _changes(source: Overlay, target: Target, on_conflict: str) -> tuple[list[Ch
     try:
         return source.changes(content=True, directory_times=True), []
     except OSError as error:
-        if not target.number or error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        if not target.number or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
             raise
         gone = [Conflict(path, "it was removed or replaced") for path in source.vanished_from_lowers()]
         if not gone:
