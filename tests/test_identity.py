@@ -158,8 +158,8 @@ def test_files_are_on_one_device_or_without_xino_on_one_for_each_layer(box, layo
 @pytest.mark.parametrize("xino", ["on", "auto"])
 def test_the_high_bits_of_a_number_tell_the_layer(box, xino):
     arranged(box, f"separate, xino={xino}")
-    high = {path: box.os.lstat(path).st_ino >> 62 for path in ("/u", "/ud", "/f", "/d", "/g", "/deep")}
-    assert high == {"/u": 0, "/ud": 0, "/f": 1, "/d": 1, "/g": 2, "/deep": 2}
+    high = {path: box.os.lstat(path).st_ino >> 62 for path in ("/", "/u", "/ud", "/f", "/d", "/g", "/deep")}
+    assert high == {"/": 0, "/u": 0, "/ud": 0, "/f": 1, "/d": 1, "/g": 2, "/deep": 2}
 
 
 def test_a_number_that_needs_the_high_bits_itself_shows_as_without_xino():

@@ -100,18 +100,25 @@ def is_metacopy(mnt: Mount, dentry: Dentry) -> bool:
 def _file_origin(mnt: Mount, dentry: Dentry, st: Stat) -> tuple[int, int]:
     """Return (layer number, inode number there) that give a non-directory its numbers."""
     lower = dentry.lower
-    if not isinstance(lower, LowerFile):
+    if not isinstance(lower, LowerFile) or not has_origin(mnt, dentry):
         return 0, st.st_ino
+    return lower.layer, lower.stat.st_ino
+
+
+def has_origin(mnt: Mount, dentry: Dentry) -> bool:
+    """Tell whether an object shows the number of the lower one it was copied up from, or is (ovl_type_origin)."""
+    lower = dentry.lower
     # Lower hard links broken by copy up are different files now: only an index keeps them one.
-    broken = dentry.has_upper and lower.stat.st_nlink > 1 and not mnt.has_index
-    return (0, st.st_ino) if broken else (lower.layer, lower.stat.st_ino)
+    broken = isinstance(lower, LowerFile) and dentry.has_upper and lower.stat.st_nlink > 1 and not mnt.has_index
+    return lower is not None and not broken
 
 
 def _dir_numbers(mnt: Mount, dentry: Dentry, st: Stat) -> tuple[int, int]:
     """Return (st_dev, st_ino) of a directory, whose device is always the overlay's own."""
     lower = dentry.lower
     numbers = mnt.numbers
-    if not isinstance(lower, LowerDir):
+    # The root is the one merged directory without an origin in the lowers (ovl_get_root).
+    if not isinstance(lower, LowerDir) or (dentry.parent is None and dentry.has_upper):
         ino = mnt.upper_numbers.get(st.st_ino, st.st_ino)
         return numbers.dev, numbers.shown(0, ino)[1]
     number = lower.parts[0][0]
@@ -136,12 +143,14 @@ class Inode:
 
     __slots__ = ("__weakref__", "data", "dentry", "handle", "in_upper", "key", "users", "writable")
 
-    def __init__(self, key: Hashable, dentry: Dentry, handle: Handle, data: Handle, *, writable: bool) -> None:
+    def __init__(
+        self, key: Hashable, dentry: Dentry, handle: Handle, data: Handle, *, in_upper: bool, writable: bool
+    ) -> None:
         self.key = key
         self.dentry = dentry
         self.handle = handle
         self.data = data
-        self.in_upper = dentry.has_upper
+        self.in_upper = in_upper
         self.writable = writable
         self.users = 0
 
@@ -195,7 +204,8 @@ def open_inode(mnt: Mount, dentry: Dentry, *, writable: bool) -> Inode:
     inode = live_inode(mnt, dentry)
     if inode is None:
         handle, data, writable = _open_real(mnt, dentry, writable=writable)
-        inode = Inode(inode_key(mnt, dentry), dentry, handle, data, writable=writable)
+        in_upper = dentry.has_upper or (mnt.has_index and real(mnt, dentry)[0] is mnt.upper)
+        inode = Inode(inode_key(mnt, dentry), dentry, handle, data, in_upper=in_upper, writable=writable)
         _keep(mnt, inode)
     elif writable and not inode.writable:
         handle, data, writable = _open_real(mnt, dentry, writable=True)
@@ -282,7 +292,7 @@ def _open_real(mnt: Mount, dentry: Dentry, *, writable: bool) -> tuple[Handle, H
 def adopt_handle(mnt: Mount, dentry: Dentry, handle: Handle) -> Inode:
     """Return the inode of a file just made, from the handle it was made with; one user more."""
     key = "upper", handle.stat().st_ino
-    inode = Inode(key, dentry, handle, handle, writable=True)
+    inode = Inode(key, dentry, handle, handle, in_upper=True, writable=True)
     _keep(mnt, inode)
     inode.users = 1
     return inode

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from overlayvfs.testing.ops import Op, Outcome, Slot
+from overlayvfs.testing.ops import REMOUNT, Op, Outcome, Slot
 from overlayvfs.testing.stacks import Stack
 from overlayvfs.testing.trees import Directory, File, Hardlink, Symlink, Tree, Whiteout, normal
 
@@ -27,7 +27,7 @@ class Names:
 
     def __init__(self, stack: Stack) -> None:
         self._names: dict[str, Name] = {"": Name("dir", False, set())}
-        for tree in reversed(stack.lowers):
+        for tree in reversed(stack.shown):
             self._cover(tree, own=False)
         if stack.upper is not None:
             self._cover(stack.upper, own=True)
@@ -140,7 +140,9 @@ class Descriptors:
 
     def learn(self, op: Op, outcome: Outcome, names: Names) -> None:
         """Take note of what an operation did."""
-        if op.slot is not None:
+        if op.name == REMOUNT:
+            self._flags.clear()
+        elif op.slot is not None:
             # Opening closes what the slot held before, also where it fails.
             self._flags.pop(op.slot, None)
             if outcome.error is None:

@@ -18,7 +18,7 @@ from overlayvfs.testing.coverage import Layers
 from overlayvfs.testing.hostos import HostOs, is_root
 from overlayvfs.testing.kernel import Kernel, KernelMount
 from overlayvfs.testing.ops import Op, Outcome, Runner
-from overlayvfs.testing.snapshots import Snapshot, capture, differences, nodes_of, without_marks
+from overlayvfs.testing.snapshots import Look, Snapshot, capture, differences, look, nodes_of, without_marks
 from overlayvfs.testing.stacks import Stack
 from overlayvfs.testing.trees import Node, Tree, Unsupported, build, literal
 
@@ -47,8 +47,12 @@ class Box(ABC):
     is_kernel: ClassVar[bool] = False
     """Whether the kernel answers."""
 
+    tells_impure: ClassVar[bool] = True
+    """Whether directories are marked impure exactly as Linux marks them."""
+
     def __init__(self) -> None:
         self._lowers: list[Tree] = []
+        self._data_only = 0
         self._upper: Tree | None = {}
         self._stack: Stack | None = None
         self._lowers_at_first: list[Snapshot] = []
@@ -56,7 +60,15 @@ class Box(ABC):
     def lower(self, tree: Tree) -> None:
         """Add a lower beneath those already given: call it topmost first, as in `lowerdir=l1:l2`."""
         self._not_mounted()
+        if self._data_only:
+            raise RuntimeError("data-only lowers are the last: give all others before")
         self._lowers.append(tree)
+
+    def data_only(self, tree: Tree) -> None:
+        """Add a lower whose names don't show, beneath all others."""
+        self._not_mounted()
+        self._lowers.append(tree)
+        self._data_only += 1
 
     def upper(self, tree: Tree | None) -> None:
         """Let the upper hold `tree` before the mount; None makes a read-only overlay. Without a call it is empty."""
@@ -73,7 +85,7 @@ class Box(ABC):
             Unsupported: this body can't have such layers or options.
 
         """
-        self.start(Stack(tuple(self._lowers), self._upper, options, separate))
+        self.start(Stack(tuple(self._lowers), self._upper, options, separate, self._data_only))
 
     def start(self, stack: Stack) -> None:
         """Mount a stack that is described as data."""
@@ -114,6 +126,10 @@ class Box(ABC):
         """Return all that "merged", "upper" or the lower of this index shows."""
         self._mounted()
         return self._snapshot(which)
+
+    def look(self) -> Look:
+        """Return all that the merged tree shows, inode numbers included."""
+        return look(self.os)
 
     def all_snapshots(self) -> dict[str | int, Snapshot]:
         """Return what every layer and the merged tree show; lowers that came to be on the way after those given."""
@@ -299,12 +315,13 @@ class EngineBox(Box):
         self._overlay: Any = None
         self._options: Mapping[str, str | bool] = {}
         self._layers: list[Any] = []
+        self._hidden = 0
         self._upper_layer: Any = None
 
     def _start(self, stack: Stack) -> None:
         self._options = stack.options
         self._check_layout(stack.separate)
-        self._layers = [self._make_layer(tree) for tree in stack.lowers]
+        self._layers, self._hidden = [self._make_layer(tree) for tree in stack.lowers], stack.data_only
         self._upper_layer = None if stack.upper is None else self._make_layer(stack.upper)
         self._open_overlay()
 
@@ -323,7 +340,10 @@ class EngineBox(Box):
         """Return the layers as they are past the overlay, to be read without it noticing."""
         self._mounted()
         upper = None if self._upper_layer is None else self._inspect(self._upper_layer)
-        return Layers(upper, [self._inspect(layer) for layer in self._layers], self._prefix())
+        return Layers(upper, [self._inspect(layer) for layer in self._shown_layers()], self._prefix())
+
+    def _shown_layers(self) -> list[Any]:
+        return self._layers[: len(self._layers) - self._hidden]
 
     def _remount(self, options: Mapping[str, str | bool]) -> None:
         self._overlay.close()
@@ -335,7 +355,9 @@ class EngineBox(Box):
 
         # The reference mount spells its marks in trusted.overlay.*: only so are the two uppers comparable.
         arguments = {"userxattr": False, **self._places(), **self._options}
-        self._overlay = OverlayFS(self._layers, self._upper_layer, **arguments)
+        shown = self._shown_layers()
+        hidden = self._layers[len(shown) :]
+        self._overlay = OverlayFS(shown, self._upper_layer, data_only=hidden, **arguments)
 
     def _os(self) -> Any:
         return self._overlay.os

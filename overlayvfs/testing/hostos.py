@@ -7,7 +7,7 @@ import platform
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -173,7 +173,24 @@ class MergedOs(HostOs):
     """The os module inside an overlay mount, less a leak: Linux lists whiteouts of a directory with a single layer.
 
     Such a name can't be looked up. The library never lists it (a difference on purpose), so it is left out here too.
+
+    And less what the file system of the upper has of its own: an overlay leaves it to that to find a pure upper
+    directory crowded. xfs calls that EEXIST; on ext4 the rename that fails has made the parent's mtime fresh.
     """
+
+    def __init__(self, filesystem: str = "tmpfs") -> None:
+        super().__init__()
+        self._makes_fresh = filesystem == "ext4"
+
+    def rename(self, src: str, dst: str) -> None:
+        """Call os.rename; ENOTEMPTY, and nothing changed, whatever the file system."""
+        with _crowded(src if self._makes_fresh else None):
+            os.rename(src, dst)
+
+    def renameat2(self, src: str, dst: str, flags: int) -> None:
+        """Call renameat2(2); ENOTEMPTY, and nothing changed, whatever the file system."""
+        with nullcontext() if flags else _crowded(src if self._makes_fresh else None):
+            renameat2(src, dst, flags)
 
     def listdir(self, path: str | int = "/") -> list[str]:
         """Call os.listdir; names that are only whiteouts are left out."""
@@ -182,6 +199,25 @@ class MergedOs(HostOs):
     def scandir(self, path: str | int = "/") -> list[Listed]:
         """Read a directory as os.scandir does; names that are only whiteouts are left out."""
         return [_listed(entry) for entry in _without_leaks(path)]
+
+
+@contextmanager
+def _crowded(src: str | None) -> Iterator[None]:
+    """Answer for a rename that may fail; with `src`, its directory keeps its mtime then."""
+    parent, before = None if src is None else os.path.dirname(src.rstrip("/")) or "/", 0
+    try:
+        if parent is not None:
+            before = os.stat(parent).st_mtime_ns
+    except OSError:
+        parent = None
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        if parent is not None and os.stat(parent).st_mtime_ns != before:
+            os.utime(parent, ns=(before, before))
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), error.filename, None, error.filename2) from None
 
 
 def _without_leaks(path: str | int) -> "list[os.DirEntry[str]]":
@@ -206,6 +242,9 @@ def _is_leak(directory: int, entry: "os.DirEntry[str]") -> bool:
         os.stat(entry.name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return True
+    except OSError:
+        # Marks that can't be followed: such a name is there.
+        return False
     return False
 
 

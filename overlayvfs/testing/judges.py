@@ -38,6 +38,10 @@ class Judge(Protocol):
         """What a divergence calls it."""
 
     @property
+    def tells_impure(self) -> bool:
+        """Tell whether it marks directories impure exactly as Linux does."""
+
+    @property
     def description(self) -> str:
         """Who it is, in words."""
 

@@ -18,12 +18,15 @@ from typing import IO, Any, Final, NamedTuple, Self
 
 from overlayvfs.testing.hostos import is_root
 from overlayvfs.testing.ops import Op, Outcome
-from overlayvfs.testing.snapshots import Snapshot
+from overlayvfs.testing.snapshots import Look, Snapshot
 from overlayvfs.testing.stacks import Stack
 
 START_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 60.0
 """How long the worker may take for one request: mounts and calls take milliseconds, a hang takes for ever."""
+
+FILESYSTEMS: Final = ("tmpfs", "ext4", "xfs")
+"""What layers can be on: the last two in an image on a loop device."""
 
 
 class OracleError(Exception):
@@ -45,20 +48,23 @@ class Kernel:
     """One worker process and the requests it answers. Not for use by several threads at once."""
 
     title = "the kernel"
+    tells_impure = True
 
-    def __init__(self, kind: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
-        """Start a worker as "root" or "userns".
+    def __init__(self, kind: str, *, filesystem: str = "tmpfs", answer_seconds: float = ANSWER_SECONDS) -> None:
+        """Start a worker as "root" or "userns", with layers on "tmpfs" or, on a loop device, "ext4" or "xfs".
 
         Raises:
-            NoOracle: it can't have namespaces, a tmpfs or an overlay mount.
+            NoOracle: it can't have namespaces, the file system or an overlay mount.
 
         """
         self.kind = kind
+        self.filesystem = filesystem
         self._answer_seconds = answer_seconds
         self._directory = tempfile.mkdtemp(prefix="overlayvfs-oracle-")
         self._messages: IO[bytes] = tempfile.TemporaryFile()
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "overlayvfs.testing.worker", str(theirs.fileno()), self._directory, kind]
+        command.append(filesystem)
         self._process = subprocess.Popen(
             command,
             pass_fds=[theirs.fileno()],
@@ -89,20 +95,46 @@ class Kernel:
             kernel = _found(_preferred_kind())
         return kernel
 
+    @classmethod
+    def on(cls, filesystem: str) -> "Kernel":
+        """Return this process's oracle with layers on "tmpfs", "ext4" or "xfs", started at the first call.
+
+        Raises:
+            NoOracle: why there is none: loop devices, mkfs and the file system are needed, and root.
+
+        """
+        if filesystem == "tmpfs":
+            return cls.find()
+        kernel = _found_on(filesystem)
+        if kernel.lost:
+            _found_on.cache_clear()
+            kernel = _found_on(filesystem)
+        return kernel
+
     @property
     def lost(self) -> bool:
         """Tell whether the worker is gone."""
         return self._connection.closed
 
     @property
+    def pid(self) -> int:
+        """The worker's process."""
+        return self._process.pid
+
+    @property
     def description(self) -> str:
         """Return what kind of mount answers, in words."""
         words = {"root": "a root mount in a private mount namespace", "userns": "a user namespace's mount (userxattr)"}
-        return f"{words[self.kind]}, Linux {os.uname().release}"
+        on = "" if self.filesystem == "tmpfs" else f" over {self.filesystem} on a loop device"
+        return f"{words[self.kind]}{on}, Linux {os.uname().release}"
 
     def mount(self, stack: Stack, *, rotating: bool = False) -> "KernelMount":
         """Build and mount a stack, whose layers rotate if asked (rotating.py). Raises what mount(2) raises."""
         return KernelMount(self, self.request("open", stack, rotating))
+
+    def prepare(self, stack: Stack) -> "KernelMount":
+        """Build a stack without mounting it."""
+        return KernelMount(self, self.request("prepare", stack))
 
     def transcript(self, stack: Stack, ops: Sequence[Op], *, rotating: bool = False) -> Transcript:
         """Mount a stack, execute operations, look at everything, unmount: one round trip."""
@@ -206,6 +238,11 @@ class KernelMount:
         snapshot: Snapshot = self._kernel.request("snapshot", self._number, which)
         return snapshot
 
+    def look(self) -> Look:
+        """Return all that the merged tree shows, inode numbers included."""
+        seen: Look = self._kernel.request("look", self._number)
+        return seen
+
     def lower_count(self) -> int:
         """Return how many lowers there are now."""
         count: int = self._kernel.request("lower_count", self._number)
@@ -214,6 +251,19 @@ class KernelMount:
     def remount(self, options: Mapping[str, str | bool]) -> None:
         """Unmount and mount again with these options."""
         self._kernel.request("remount", self._number, options)
+
+    def take_up(self, options: Mapping[str, str | bool]) -> None:
+        """Mount what was only prepared or laid down, with these options. Raises what mount(2) raises."""
+        self._kernel.request("mount", self._number, options)
+
+    def lay_down(self) -> None:
+        """Unmount, closing open descriptors, and leave the layers to others."""
+        self._kernel.request("unmount", self._number)
+
+    def layer(self, which: str | int) -> int:
+        """Return a descriptor (O_PATH) of "upper", "work" or the lower of this index."""
+        place = self._kernel.request("place", self._number, which)
+        return os.open(f"/proc/{self._kernel.pid}/root{place}", os.O_PATH | os.O_DIRECTORY)
 
     def close(self) -> None:
         """Unmount; the layers are gone."""
@@ -244,6 +294,13 @@ class RemoteOs:
 def _preferred_kind() -> str:
     """Return OVERLAYVFS_ORACLE if set ("root", "userns", "none"), else the best this user can hope for."""
     return os.environ.get("OVERLAYVFS_ORACLE") or ("root" if is_root() else "userns")
+
+
+@cache
+def _found_on(filesystem: str) -> Kernel:
+    if sys.platform != "linux" or not is_root():
+        raise NoOracle(f"an image of {filesystem} can be mounted by root on Linux only")
+    return Kernel("root", filesystem=filesystem)
 
 
 @cache

@@ -15,10 +15,21 @@ from overlayvfs.testing.coverage import Coverage, Layers
 from overlayvfs.testing.judges import Judge
 from overlayvfs.testing.kernel import Transcript
 from overlayvfs.testing.minimise import Trial, minimised
-from overlayvfs.testing.ops import Op, Outcome, Runner, Slot, as_source, call
+from overlayvfs.testing.ops import (
+    REMOUNT,
+    Op,
+    Outcome,
+    Remounted,
+    Runner,
+    Slot,
+    as_source,
+    call,
+    over_remount,
+    remount,
+)
 from overlayvfs.testing.random_stacks import Profile, random_stack
 from overlayvfs.testing.sequences import Operations
-from overlayvfs.testing.snapshots import Snapshot, differences, without_marks
+from overlayvfs.testing.snapshots import Look, Snapshot, differences, without_marks
 from overlayvfs.testing.stacks import Stack
 from overlayvfs.testing.tally import Tally
 
@@ -32,6 +43,10 @@ class Driven(Protocol):
     @property
     def os(self) -> Any:
         """The tree in the shape of the os module."""
+
+    @property
+    def tells_impure(self) -> bool:
+        """Tell whether directories are marked impure exactly as Linux marks them."""
 
     @property
     def keeps_upper(self) -> bool:
@@ -48,6 +63,12 @@ class Driven(Protocol):
 
     def lost_its_place(self, fd: int) -> bool:
         """Tell whether a descriptor is a directory's that was only in a lower, and another directory has its name."""
+
+    def look(self) -> Look:
+        """Return all that the merged tree shows, inode numbers included."""
+
+    def remount(self) -> None:
+        """Unmount and mount again over the same layers."""
 
 
 MakeBox = Callable[[], Driven]
@@ -106,10 +127,12 @@ def try_random(
                 coverage.see(op, engine.box.raw_layers())
             outcome = engine.perform(op)
             operations.learn(engine.ops[-1], outcome)
+        if profile.remounts:
+            engine.perform(remount(look=True))
     finally:
         engine.finish()
     tally.add(engine.ops, engine.outcomes)
-    return Trial(stack, tuple(engine.ops)), engine.compare(engine.asked_of(judge))
+    return Trial(stack, tuple(engine.ops)), engine.compare(engine.asked_of(judge), judge)
 
 
 _CHANGES_BY_DESCRIPTOR = ("fchmod", "fchown", "utime", "setxattr", "removexattr")
@@ -133,6 +156,8 @@ class EngineSide:
 
         A fifo, socket or device is opened only as a path: there Linux has a driver, and we have none.
         """
+        if op.name == REMOUNT:
+            return self._remount(op)
         if op.name in _CHANGES_BY_DESCRIPTOR and isinstance(op.args[0], Slot):
             fd = self._runner.descriptor(op.args[0])
             if fd is not None and self.box.lost_its_place(fd):
@@ -141,6 +166,14 @@ class EngineSide:
         if op.name == "open" and outcome.error == "ENXIO":
             op = op._replace(args=(op.args[0], os.O_PATH))
             outcome = self._runner.run(op)
+        self.ops.append(op)
+        self.outcomes.append(outcome)
+        return outcome
+
+    def _remount(self, op: Op) -> Outcome:
+        self._runner.close()
+        outcome = over_remount(op, self.box.look, self.box.remount)
+        self._runner = Runner(self.box.os, identity=self.box.keeps_upper)
         self.ops.append(op)
         self.outcomes.append(outcome)
         return outcome
@@ -161,11 +194,12 @@ class EngineSide:
         """Return what the same comes to where the judge is asked."""
         return judge.transcript(self._stack, self.ops, rotating=not self.box.keeps_upper)
 
-    def compare(self, theirs: Transcript) -> list[str]:
+    def compare(self, theirs: Transcript, judge: Judge) -> list[str]:
         """Return how this side differs from the judge's, empty if it doesn't."""
         if self._complaints:
             return self._complaints
-        return compare(Transcript(self.outcomes, self._snapshots), theirs, self.ops)
+        impure = judge.tells_impure and self.box.tells_impure
+        return compare(Transcript(self.outcomes, self._snapshots), theirs, self.ops, impure=impure)
 
 
 def diverges(judge: Judge, make_box: MakeBox, trial: Trial) -> list[str]:
@@ -174,7 +208,7 @@ def diverges(judge: Judge, make_box: MakeBox, trial: Trial) -> list[str]:
     for op in trial.ops:
         engine.perform(op)
     engine.finish()
-    return engine.compare(engine.asked_of(judge))
+    return engine.compare(engine.asked_of(judge), judge)
 
 
 def still_diverges(judge: Judge, make_box: MakeBox, trial: Trial) -> bool:
@@ -185,17 +219,28 @@ def still_diverges(judge: Judge, make_box: MakeBox, trial: Trial) -> bool:
         return False
 
 
-def compare(ours: Transcript, theirs: Transcript, ops: Sequence[Op]) -> list[str]:
-    """Return what differs, one line each: first the operations in order, then the trees."""
-    found = [
-        f"{as_source(op)}: expected {expected!r}, engine {actual!r}"
-        for op, expected, actual in zip(ops, theirs.outcomes, ours.outcomes, strict=True)
-        if expected != actual
-    ]
+def compare(ours: Transcript, theirs: Transcript, ops: Sequence[Op], *, impure: bool) -> list[str]:
+    """Return what differs, one line each: first the operations in order, then the trees, `impure` marks if asked."""
+    found: list[str] = []
+    for op, wanted, had in zip(ops, theirs.outcomes, ours.outcomes, strict=True):
+        if wanted != had:
+            found += _told(op, wanted, had)
     for which, expected_tree in theirs.snapshots.items():
         where = f"lower {which}" if isinstance(which, int) else which
         expected, actual = expected_tree, ours.snapshots.get(which, {})
-        if which != "merged":
+        if not impure and which != "merged":
             expected, actual = (without_marks(tree, ("impure",)) for tree in (expected, actual))
         found += [f"{where} {line}" for line in differences(expected, actual)]
     return found
+
+
+def _told(op: Op, expected: Outcome, actual: Outcome) -> list[str]:
+    """Return the lines that say how two outcomes of an operation differ."""
+    want, have = expected.value, actual.value
+    if not isinstance(want, Remounted) or not isinstance(have, Remounted):
+        return [f"{as_source(op)}: expected {expected!r}, engine {actual!r}"]
+    lines = [f"before {line}" for line in differences(want.before, have.before)]
+    lines += [f"after {line}" for line in differences(want.after, have.after)]
+    if want.renumbered != have.renumbered:
+        lines.append(f"other inode numbers than before: {want.renumbered} -> {have.renumbered}")
+    return [f"{as_source(op)}: {line}" for line in lines]

@@ -1,6 +1,7 @@
 """The long lockstep run: many random sequences over the engine and a judge, in several processes.
 
     python -m overlayvfs.testing.longrun --sequences 20000 --length 40 --hostile --marks --separate both --jobs 2
+    python -m overlayvfs.testing.longrun --sequences 2000 --body back-and-forth --filesystem ext4 -o redirect_dir=on
 
 Prints what was tried, how often each cell of the kernel's tables was hit, and every divergence as a test. Exit status:
 0 if there is none, 1 otherwise. The seeds of a run are `--seed` and the numbers that follow.
@@ -10,16 +11,18 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 
+from overlayvfs.testing.backandforth import BackAndForth
 from overlayvfs.testing.bodies import EngineOnHost, EngineOnMemory
 from overlayvfs.testing.coverage import Coverage
-from overlayvfs.testing.judges import JUDGES
-from overlayvfs.testing.kernel import NoOracle
-from overlayvfs.testing.lockstep import Divergence, Driven, run_random
+from overlayvfs.testing.judges import JUDGES, Judge
+from overlayvfs.testing.kernel import FILESYSTEMS, Kernel, NoOracle
+from overlayvfs.testing.lockstep import Divergence, MakeBox, run_random
 from overlayvfs.testing.modelbox import ModelBox, check_claimed
 from overlayvfs.testing.random_stacks import Profile
 from overlayvfs.testing.rotating import RotatingEngine
@@ -29,12 +32,13 @@ from overlayvfs.testing.trees import Unsupported
 _CHUNK = 25
 """Sequences a process is given at a time: seconds of work."""
 
-_BODIES: dict[str, Callable[[], Driven]] = {
+_BODIES: dict[str, MakeBox] = {
     "memory": EngineOnMemory,
     "host": EngineOnHost,
     "rotating": RotatingEngine,
     "model": ModelBox,
 }
+_IN_TURNS = "back-and-forth"
 _SEPARATE: dict[str, tuple[bool, ...]] = {"no": (False,), "yes": (True,), "both": (False, True)}
 
 
@@ -53,17 +57,35 @@ class Report:
         self.divergences += other.divergences
 
 
-def run_seeds(judged_by: str, body: str, profiles: Sequence[Profile], seeds: Sequence[int], length: int) -> Report:
+def run_seeds(
+    judged_by: str, filesystem: str, body: str, profiles: Sequence[Profile], seeds: Sequence[int], length: int
+) -> Report:
     """Run the sequences of these seeds, each in the next profile's manner."""
-    judge = JUDGES[judged_by]()
+    judge = judge_on(filesystem, judged_by)
     report = Report()
     for seed in seeds:
         profile = profiles[seed % len(profiles)]
         try:
-            run_random(judge, _BODIES[body], profile, seed, length, report.tally, report.coverage)
+            run_random(judge, maker(body, judge, profile, seed), profile, seed, length, report.tally, report.coverage)
         except Divergence as divergence:
             report.divergences.append(str(divergence))
     return report
+
+
+def judge_on(filesystem: str, judged_by: str) -> Judge:
+    """Return the judge of this name; the kernel's layers are on this file system. Raises NoOracle."""
+    return Kernel.on(filesystem) if judged_by == "kernel" else JUDGES[judged_by]()
+
+
+def maker(body: str, judge: Judge, profile: Profile, seed: int) -> MakeBox:
+    """Return what makes the boxes of a sequence: in turns the engine or the kernel begins, as the seed says."""
+    kernel = judge if isinstance(judge, Kernel) else None
+    if body == _IN_TURNS:
+        return partial(BackAndForth, kernel, engine_first=seed % 2 == 0)
+    if body == "host" and profile.separate:
+        # File systems of their own are the worker's to mount; without a remount they are never handed over.
+        return partial(BackAndForth, kernel)
+    return _BODIES[body]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     profiles = _profiles(asked)
     try:
-        judge = JUDGES[asked.judge]().description
+        judge = judge_on(asked.filesystem, asked.judge).description
         if "model" in (asked.judge, asked.body):
             check_claimed(profiles, rotating=asked.body == "rotating")
     except (NoOracle, Unsupported) as error:
@@ -101,7 +123,9 @@ def _parts(asked: argparse.Namespace, profiles: Sequence[Profile], deadline: flo
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
         seeds = range(asked.seed, asked.seed + asked.sequences)
         futures = [
-            pool.submit(run_seeds, asked.judge, asked.body, profiles, seeds[at : at + _CHUNK], asked.length)
+            pool.submit(
+                run_seeds, asked.judge, asked.filesystem, asked.body, profiles, seeds[at : at + _CHUNK], asked.length
+            )
             for at in range(0, asked.sequences, _CHUNK)
         ]
         for future in as_completed(futures):
@@ -115,7 +139,17 @@ def _profiles(asked: argparse.Namespace) -> list[Profile]:
     options = dict(option.split("=", 1) for option in asked.option)
     closing = asked.body == "rotating"
     return [
-        Profile(options, separate, asked.hostile, asked.marks, asked.read_only, asked.credentials, closing)
+        Profile(
+            options,
+            separate,
+            asked.hostile,
+            asked.marks,
+            asked.read_only,
+            asked.credentials,
+            closing,
+            asked.data_only,
+            asked.remounts or asked.body == _IN_TURNS,
+        )
         for separate in _SEPARATE[asked.separate]
     ]
 
@@ -133,15 +167,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge", choices=JUDGES, default="kernel", help="who knows what is right")
     parser.add_argument(
         "--body",
-        choices=_BODIES,
+        choices=(*_BODIES, _IN_TURNS),
         default="memory",
-        help="what the engine's layers are (rotating: the judge's too), or the model in the engine's place",
+        help="what the engine's layers are (rotating: the judge's too), or the model in the engine's place, "
+        f"or {_IN_TURNS}: directories that the kernel mounts at every other remount",
+    )
+    parser.add_argument(
+        "--filesystem", choices=FILESYSTEMS, default="tmpfs", help="what the kernel's layers are on"
     )
     parser.add_argument("--separate", choices=_SEPARATE, default="no", help="every layer on a file system of its own")
     parser.add_argument("--hostile", action="store_true", help="arguments that no sane program passes")
     parser.add_argument("--marks", action="store_true", help="redirects made by hand in the initial layers")
     parser.add_argument("--read-only", action="store_true", help="no upper")
     parser.add_argument("--credentials", action="store_true", help="callers without privilege")
+    parser.add_argument("--data-only", action="store_true", help="layers of contents alone at the bottom")
+    parser.add_argument("--remounts", action="store_true", help="unmount and mount again every few operations")
     parser.add_argument("-o", "--option", action="append", default=[], metavar="NAME=VALUE", help="a mount option")
     return parser
 

@@ -81,7 +81,7 @@ class Lockstep(RuleBasedStateMachine):
         self._mount.close()
         # A step that differed has said so itself.
         if engine.outcomes == self._theirs:
-            found = engine.compare(Transcript(self._theirs, snapshots))
+            found = engine.compare(Transcript(self._theirs, snapshots), self._judge)
             if found:
                 raise Divergence(self._trial(), found)
 

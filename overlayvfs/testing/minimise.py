@@ -1,6 +1,7 @@
 """Cutting a sequence down to what is needed: operations, layers and their entries."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from overlayvfs.testing.ops import Op, as_source
@@ -53,7 +54,9 @@ def _smaller_stack(trial: Trial, still: Still) -> Trial:
     for index in reversed(range(len(trial.stack.lowers))):
         lowers = [*trial.stack.lowers[:index], *trial.stack.lowers[index + 1 :]]
         candidate = _with_layers(trial, lowers, trial.stack.upper)
-        if lowers and still(candidate):
+        if index >= len(trial.stack.shown):
+            candidate = candidate._replace(stack=replace(candidate.stack, data_only=trial.stack.data_only - 1))
+        if candidate.stack.shown and still(candidate):
             trial = candidate
     for index in range(-1, len(trial.stack.lowers)):
         for path in reversed(list(normal(_layer(trial.stack, index)))):
@@ -75,4 +78,4 @@ def _layer(stack: Stack, index: int) -> Tree:
 
 def _with_layers(trial: Trial, lowers: Sequence[Tree], upper: Tree | None) -> Trial:
     stack = trial.stack
-    return trial._replace(stack=Stack(lowers, None if stack.upper is None else upper, stack.options, stack.separate))
+    return trial._replace(stack=replace(stack, lowers=lowers, upper=None if stack.upper is None else upper))

@@ -23,6 +23,7 @@ class ModelBox(Box):
     """The reference model; every layer a dict."""
 
     name = "model"
+    tells_impure = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,6 +81,7 @@ class Model:
     """The reference model as judge: answers as `Kernel` does."""
 
     title = "the model"
+    tells_impure = False
     description = "the reference model"
 
     def mount(self, stack: Stack, *, rotating: bool = False) -> "ModelMount":
@@ -125,6 +127,8 @@ def check_claimed(profiles: Iterable[Profile], *, rotating: bool = False) -> Non
         raise Unsupported("the model rotates no layers")
     for profile in profiles:
         _check_options(profile.options)
+        if profile.data_only or profile.remounts:
+            raise Unsupported("the model knows no data-only lowers, and mounts once")
         if profile.credentials:
             raise Unsupported("the model knows no callers without privilege")
 

@@ -9,10 +9,10 @@ line of a test that does the same.
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from overlayvfs.testing.snapshots import kind_of, seen_mtime
+from overlayvfs.testing.snapshots import Look, Snapshot, kind_of, seen_mtime
 from overlayvfs.testing.trees import Unsupported
 
 NO_FD: Final = 1 << 29
@@ -56,6 +56,40 @@ class Outcome(NamedTuple):
 def call(name: str, *args: Any, slot: int | None = None, **kwargs: Any) -> Op:
     """Return the operation `os.name(*args, **kwargs)`, whose result goes to `slot` if one is given."""
     return Op(name, args, kwargs, None if slot is None else Slot(slot))
+
+
+REMOUNT: Final = "remount"
+"""The name of the operation that is none of `os`: see `remount`."""
+
+
+class Remounted(NamedTuple):
+    """What a remount showed: the tree before, the tree after, and the names whose inode number it changed."""
+
+    before: Snapshot
+    after: Snapshot
+    renumbered: tuple[str, ...]
+
+
+def remount(*, look: bool = False) -> Op:
+    """Return the operation that unmounts and mounts again over the same layers, looking at either side if asked.
+
+    It closes all descriptors. Whoever executes operations on something that can be mounted has to know it: see
+    `over_remount`.
+    """
+    return Op(REMOUNT, (), {"look": look})
+
+
+def over_remount(op: Op, look: Callable[[], Look], again: Callable[[], None]) -> Outcome:
+    """Execute a remount: `again` unmounts and mounts."""
+    if not op.kwargs["look"]:
+        again()
+        return Outcome()
+    before = look()
+    again()
+    after = look()
+    same = before.numbers.keys() & after.numbers.keys()
+    renumbered = sorted(path for path in same if before.numbers[path] != after.numbers[path])
+    return Outcome(Remounted(before.tree, after.tree, tuple(renumbered)))
 
 
 class Runner:
@@ -160,6 +194,8 @@ _MODE_ARGUMENTS: Final = {"open": 2, "mkdir": 1, "makedirs": 1, "chmod": 1, "fch
 
 def as_source(op: Op) -> str:
     """Return the line of a test that does what `op` does (`box` in scope, `errno`, `os` and `stat` imported)."""
+    if op.name == REMOUNT:
+        return "box.remount()"
     arguments = [_argument(op, index, value) for index, value in enumerate(op.args)]
     arguments += [f"{name}={value!r}" for name, value in op.kwargs.items()]
     line = f"box.os.{op.name}({', '.join(arguments)})"

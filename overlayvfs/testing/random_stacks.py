@@ -14,6 +14,7 @@ from overlayvfs.testing.trees import (
     DIR,
     WHITEOUT,
     Directory,
+    File,
     Node,
     Tree,
     Whiteout,
@@ -53,21 +54,31 @@ class Profile:
     """Change who calls on the way, over objects of several owners and modes."""
     closing: bool = False
     """Close descriptors soon: layers that rotate wait for that."""
+    data_only: bool = False
+    """Put layers of contents alone at the bottom, and files without contents that lead there."""
+    remounts: bool = False
+    """Unmount and mount again every few operations."""
 
 
 def random_stack(rng: Random, profile: Profile) -> Stack:
     """Return 1 to 4 lowers and a pre-populated upper, with whiteouts and opaque directories in any layer."""
     lowers = [_random_tree(rng, profile) for _ in range(rng.choice((1, 1, 2, 2, 3, 4)))]
+    hidden: list[dict[str, Node]] = []
     if profile.read_only:
         while len(lowers) < 2:
             lowers.append(_random_tree(rng, profile))
         _plant(rng, lowers, None)
         _redirect(rng, profile, lowers)
-        return Stack(lowers, None, profile.options, profile.separate)
+        if profile.data_only:
+            hidden = _take_contents_out(rng, profile, lowers)
+        return Stack([*lowers, *hidden], None, profile.options, profile.separate, len(hidden))
     upper = _random_tree(rng, profile, sparse=True) if rng.random() < 0.5 else {}
     _plant(rng, lowers, upper)
     _redirect(rng, profile, [upper, *lowers])
-    return Stack(lowers, without_unlisted_whiteouts(lowers, upper), profile.options, profile.separate)
+    if profile.data_only:
+        hidden = _take_contents_out(rng, profile, [upper, *lowers])
+    shown = without_unlisted_whiteouts(lowers, upper)
+    return Stack([*lowers, *hidden], shown, profile.options, profile.separate, len(hidden))
 
 
 def _random_tree(rng: Random, profile: Profile, *, sparse: bool = False) -> dict[str, Node]:
@@ -159,7 +170,9 @@ def _redirect(rng: Random, profile: Profile, layers: Sequence[dict[str, Node]]) 
         for path in rng.sample(directories, min(2, len(directories))):
             value = rng.choice(("a", "d", "x", "/a", "/d", "/a/b", "/d/e", "/e/d/a", "/f"))
             target = value if value.startswith("/") else f"{path.rpartition('/')[0]}/{value}"
-            if rng.random() < 0.1:
+            # Whether a listing fails on a name that can't be looked up depends on where "." and ".." are in the layer's
+            # own order: first of all on tmpfs, anywhere on ext4.
+            if rng.random() < 0.1 and profile.hostile:
                 value = rng.choice(_MALFORMED)
             elif any(_overlap(target, one) for one in [path, *used]) or not _is_free(nodes, target):
                 continue
@@ -173,6 +186,27 @@ def _redirect(rng: Random, profile: Profile, layers: Sequence[dict[str, Node]]) 
 def _may_redirect(path: str) -> bool:
     """Tell whether a directory is no root and has no state planted in it, which a redirect would undo."""
     return bool(path) and not any(name in PLANTED for name in path.split("/"))
+
+
+_LEADING_NOWHERE: Final = ("/nowhere", "nowhere", "/blob", "", "//f", "/../f", "/blob/../blob/x", "/blob-link")
+"""Redirects that lead to no contents, in one or another way. (None to what shows: see `_redirect`.)"""
+
+
+def _take_contents_out(rng: Random, profile: Profile, layers: Sequence[dict[str, Node]]) -> list[dict[str, Node]]:
+    """Put the contents of a few files into data-only layers, returned, to which redirects lead; some lead nowhere."""
+    hidden = [_random_tree(rng, profile, sparse=True) for _ in range(rng.choice((1, 1, 2)))]
+    hidden[0]["/blob-link"] = symlink("blob")
+    for tree in layers:
+        files = [path for path, node in tree.items() if isinstance(node, File)]
+        for path in rng.sample(files, min(4, len(files))):
+            node = tree[path]
+            assert isinstance(node, File)
+            blob = f"/blob/{rng.choice(NAMES)}"
+            rng.choice(hidden)[blob] = file(rng.choice((node.data, node.data, node.data, b"of another size")))
+            value = rng.choice(_LEADING_NOWHERE) if rng.random() < 0.15 else blob
+            marks = {**node.marks, "metacopy": b"", "redirect": value.encode()}
+            tree[path] = replace(node, data=bytes(len(node.data)), marks=marks)
+    return hidden
 
 
 def _overlap(path: str, other: str) -> bool:

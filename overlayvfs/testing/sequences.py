@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from overlayvfs.abi import RENAME_EXCHANGE, RENAME_NOREPLACE
 from overlayvfs.testing.beliefs import Descriptors, Names
-from overlayvfs.testing.ops import Op, Outcome, Slot, call
+from overlayvfs.testing.ops import Op, Outcome, Slot, call, remount
 from overlayvfs.testing.random_stacks import DEPTH, IDS, NAMES, PLANTED, Profile, planted_paths
 from overlayvfs.testing.stacks import Stack
 
@@ -24,6 +24,9 @@ _ASTRAY: Final = 0.07
 
 _EARLY: Final = 12
 """For how many operations the states planted in a stack are likely to be as they were planted."""
+
+_REMOUNTED: Final = 0.2
+"""How often a remount comes instead of an operation, if remounts are wanted."""
 
 _TWISTED: Final = 0.15
 """How often a path is spelt strangely, if hostile arguments are wanted."""
@@ -37,6 +40,7 @@ class Operations:
     def __init__(self, rng: Random, stack: Stack, profile: Profile) -> None:
         self._rng = rng
         self._hostile = profile.hostile
+        self._remounts = profile.remounts
         self._closing = profile.closing
         self._names = Names(stack)
         self._descriptors = Descriptors()
@@ -48,6 +52,9 @@ class Operations:
     def draw(self) -> Op:
         """Return the next operation."""
         self._drawn += 1
+        if self._remounts and self._mostly(_REMOUNTED):
+            # Looking up may itself leave origin marks in the upper: half of the time they are left to the next mount.
+            return remount(look=self._mostly(0.5))
         if self._closing and self._descriptors.all() and self._mostly(0.6):
             return self.on_any_slot("close")
         if self._drawn <= _EARLY and self._mostly(0.6):

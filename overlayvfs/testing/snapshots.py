@@ -48,6 +48,14 @@ class Entry(NamedTuple):
 
 Snapshot = dict[str, Entry]
 
+
+class Look(NamedTuple):
+    """A merged tree, and under which inode number each name shows."""
+
+    tree: Snapshot
+    numbers: dict[str, int]
+
+
 _KINDS: Final = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "dir",
@@ -101,6 +109,12 @@ def capture(osmod: Any, root: str, *, prefix: str | None = None) -> Snapshot:
                 continue
             waiting += sorted((f"{path}/{name}" for name in names), reverse=True)
     return snapshot
+
+
+def look(osmod: Any) -> Look:
+    """Return all that the merged tree of `osmod` shows, inode numbers included."""
+    tree = capture(osmod, "")
+    return Look(tree, {path: osmod.lstat(path or "/").st_ino for path, entry in tree.items() if not entry.error})
 
 
 def _look(osmod: Any, root: str, path: str, prefix: str | None, groups: dict[tuple[int, int], str]) -> Entry:

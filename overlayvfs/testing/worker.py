@@ -1,13 +1,16 @@
 """The kernel's side of the test kit: a process in namespaces of its own that mounts, acts and looks.
 
-Started by `kernel.Kernel` as `python -m overlayvfs.testing.worker SOCKET DIRECTORY root|userns`. It makes a private
-mount namespace (`root`) or a user namespace with one (`userns`), puts a tmpfs on DIRECTORY, reports, then answers
-requests `(method of Worker, arguments)` until the socket closes. Mounts and files go with the process.
+Started by `kernel.Kernel` as `python -m overlayvfs.testing.worker SOCKET DIRECTORY root|userns tmpfs|ext4|xfs`. It
+makes a private mount namespace (`root`) or a user namespace with one (`userns`), puts a tmpfs on DIRECTORY and, if
+asked, an image of another file system into that for the layers, reports, then answers requests `(method of Worker,
+arguments)` until the socket closes. Mounts and files go with the process.
 
 Calls on a stack are made from inside a chroot into its mount: absolute symlinks mean what they mean there.
 """
 
 import os
+import shutil
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +19,9 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from overlayvfs.testing import hostos
-from overlayvfs.testing.ops import Op, Outcome, Runner
+from overlayvfs.testing.ops import REMOUNT, Op, Outcome, Runner, over_remount
 from overlayvfs.testing.rotation import RotatingOs, copy_root
-from overlayvfs.testing.snapshots import Snapshot, capture
+from overlayvfs.testing.snapshots import Look, Snapshot, capture, look
 from overlayvfs.testing.stacks import Stack
 from overlayvfs.testing.trees import Tree, Unsupported, build
 
@@ -34,8 +37,10 @@ _UPPER_PLACES: Final = {"upper": "tree", "work": "work"}
 class Worker:
     """Answers requests about numbered stacks. Every path it uses outside a chroot is relative to its own tmpfs."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, directory: str, filesystem: str) -> None:
         self.kind = kind
+        self._directory = directory
+        self._filesystem = filesystem
         self._base = os.open(".", os.O_PATH)
         self._host = os.open("/", os.O_PATH)
         self._stacks: dict[int, _Mounted] = {}
@@ -44,17 +49,43 @@ class Worker:
 
     def open(self, stack: Stack, rotating: bool = False) -> int:
         """Build the layers, mount them and return the number of the new stack."""
+        number = self.prepare(stack, rotating)
+        try:
+            self.mount(number, stack.options)
+        except BaseException:
+            self.close(number)
+            raise
+        return number
+
+    def prepare(self, stack: Stack, rotating: bool = False) -> int:
+        """Build the layers and return the number of the new stack, not mounted yet."""
         self._leave()
         number, self._next = self._next, self._next + 1
-        mounted = _Mounted(str(number), stack, self.kind, partial(self._rotate, number) if rotating else None)
+        mounted = _Mounted(
+            str(number), stack, self.kind, self._filesystem, partial(self._rotate, number) if rotating else None
+        )
         try:
             mounted.make_layers()
-            mounted.mount()
         except BaseException:
             mounted.destroy()
             raise
         self._stacks[number] = mounted
         return number
+
+    def mount(self, number: int, options: Mapping[str, str | bool]) -> None:
+        """Mount a stack that is not mounted."""
+        self._leave()
+        self._stacks[number].mount(options)
+
+    def unmount(self, number: int) -> None:
+        """Unmount a stack and keep its layers. Open descriptors are closed."""
+        self._leave()
+        self._stacks[number].unmount()
+
+    def place(self, number: int, which: str | int) -> str:
+        """Return where in this process's mount namespace a layer or the "work" directory of a stack is."""
+        self._leave()
+        return f"{self._directory}/{self._stacks[number].place(which)}"
 
     def call(self, number: int, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call one function of the os module inside the mount."""
@@ -62,7 +93,17 @@ class Worker:
 
     def run(self, number: int, ops: Sequence[Op]) -> list[Outcome]:
         """Execute operations inside the mount."""
-        return self._enter(number).runner.run_all(ops)
+        return [
+            self._remounted(number, op) if op.name == REMOUNT else self._enter(number).runner.run(op) for op in ops
+        ]
+
+    def look(self, number: int) -> Look:
+        """Return all that the merged tree shows, inode numbers included."""
+        return look(self._enter(number).os)
+
+    def _remounted(self, number: int, op: Op) -> Outcome:
+        options = self._stacks[number].options
+        return over_remount(op, lambda: self.look(number), lambda: self.remount(number, options))
 
     def snapshot(self, number: int, which: str | int) -> Snapshot:
         """Return what the "merged" tree, the "upper" or the lower of this index shows."""
@@ -126,60 +167,67 @@ class Worker:
 
 
 class _Mounted:
-    """One stack: its layers below a directory of the worker's tmpfs, its mount, and who acts in it."""
+    """One stack: its layers below a directory of the worker's file system, its mount, and who acts in it."""
 
-    def __init__(self, name: str, stack: Stack, kind: str, rotate: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, name: str, stack: Stack, kind: str, filesystem: str, rotate: Callable[[], None] | None = None
+    ) -> None:
         self._name = name
         self._stack = stack
         self._kind = kind
-        self._options = dict(stack.options)
+        self._filesystem = filesystem
+        self.options = stack.options
         self._mounts: list[str] = []
         self._identity = ROOT
         self.root = -1
         self.lowers = [str(index) for index in range(len(stack.lowers))]
         """Where each lower is, those given first; what rotated away comes after, the oldest first."""
         self._upper = "upper"
-        self.host_os = hostos.MergedOs() if stack.lowers else hostos.HostOs()
+        self.host_os = hostos.MergedOs(filesystem) if stack.lowers else hostos.HostOs()
         self._rotating_os = None if rotate is None or stack.upper is None else RotatingOs(lambda: self.host_os, rotate)
         self.os = self._rotating_os or self.host_os
         self.runner = self._new_runner()
 
     def make_layers(self) -> None:
         os.mkdir(self._name)
-        self._mount_tmpfs(self._name)
+        if self._filesystem == "tmpfs":
+            self._mount_tmpfs(self._name)
         for name, tree in zip(self.lowers, self._stack.lowers, strict=True):
             self._make_layer(name, tree)
         if self._stack.upper is not None:
             self._make_upper(self._stack.upper)
         os.mkdir(f"{self._name}/merged")
 
-    def mount(self) -> None:
-        place = f"{self._name}/merged" if self._stack.lowers else f"{self._name}/{self._upper}/tree"
+    def mount(self, options: Mapping[str, str | bool]) -> None:
+        self.options = options
+        place = f"{self._name}/merged" if self._stack.lowers else self.place("upper")
         if self._stack.lowers:
             hostos.mount("overlay", place, "overlay", 0, self._mount_data())
             self._mounts.append(place)
         self.root = os.open(place, os.O_PATH)
 
     def remount(self, options: Mapping[str, str | bool]) -> None:
-        self._options = dict(options)
-        self._unmount()
-        self.runner = self._new_runner()
-        self.mount()
+        self.unmount()
+        self.mount(options)
 
     def rotate(self) -> None:
         """Mount anew with the upper as the highest lower and a fresh one on top. No descriptor is open."""
-        self._unmount()
-        old = self._upper
-        self.lowers.append(old)
+        self._release()
+        before = self.place("upper")
+        self.lowers.append(self._upper)
         self._upper = f"upper{len(self.lowers)}"
         self._make_upper({})
         host = hostos.HostOs()
-        copy_root(host, f"{self._name}/{old}/tree", host, f"{self._name}/{self._upper}/tree", marks=self._prefix())
-        self.mount()
+        copy_root(host, before, host, self.place("upper"), marks=self._prefix())
+        self.mount(self.options)
+
+    def place(self, which: str | int) -> str:
+        if which == "work":
+            return f"{self._name}/{self._upper}/work"
+        return f"{self._name}/{self._upper if isinstance(which, str) else self.lowers[which]}/tree"
 
     def layer_snapshot(self, which: str | int) -> Snapshot:
-        layer = self._upper if isinstance(which, str) else self.lowers[which]
-        return capture(hostos.HostOs(), f"{self._name}/{layer}/tree", prefix=self._prefix())
+        return capture(hostos.HostOs(), self.place(which), prefix=self._prefix())
 
     def assume(self) -> None:
         """Become who acts in this stack: groups and ids last, as only root may change them."""
@@ -201,12 +249,16 @@ class _Mounted:
 
     def destroy(self) -> None:
         if self.root != -1:
-            self._unmount()
+            self.unmount()
         for place in reversed(self._mounts):
             hostos.umount(place, hostos.MNT_DETACH)
-        os.rmdir(self._name)
+        shutil.rmtree(self._name)
 
-    def _unmount(self) -> None:
+    def unmount(self) -> None:
+        self._release()
+        self.runner = self._new_runner()
+
+    def _release(self) -> None:
         self.host_os.close_all()
         if self._rotating_os is not None:
             self._rotating_os.forget()
@@ -225,7 +277,8 @@ class _Mounted:
     def _make_layer(self, name: str, tree: Tree) -> None:
         place = f"{self._name}/{name}"
         os.mkdir(place)
-        if self._stack.separate:
+        # Beside an image only the lowers can be: there is one of each kind.
+        if self._stack.separate and (self._filesystem == "tmpfs" or name != "upper"):
             self._mount_tmpfs(place)
         os.mkdir(f"{place}/tree")
         build(hostos.HostOs(), f"{place}/tree", tree, prefix=self._prefix())
@@ -235,21 +288,23 @@ class _Mounted:
         self._mounts.append(place)
 
     def _userxattr(self) -> bool:
-        return self._kind == "userns" or self._options.get("userxattr") in (True, "on")
+        return self._kind == "userns" or self.options.get("userxattr") in (True, "on")
 
     def _prefix(self) -> str:
         return "user.overlay." if self._userxattr() else "trusted.overlay."
 
     def _mount_data(self) -> str:
         given = len(self._stack.lowers)
-        highest_first = [*reversed(self.lowers[given:]), *self.lowers[:given]]
-        words = ["lowerdir=" + ":".join(f"{self._name}/{name}/tree" for name in highest_first)]
+        highest_first = [*reversed(range(given, len(self.lowers))), *range(given)]
+        places = [self.place(index) for index in highest_first]
+        shown = len(places) - self._stack.data_only
+        words = ["lowerdir=" + "::".join([":".join(places[:shown]), *places[shown:]])]
         if self._stack.upper is not None:
             words += [f"{what}dir={self._name}/{self._upper}/{place}" for what, place in _UPPER_PLACES.items()]
         return ",".join(words + self._option_words())
 
     def _option_words(self) -> list[str]:
-        asked = {name: _word(value) for name, value in self._options.items() if name != "userxattr"}
+        asked = {name: _word(value) for name, value in self.options.items() if name != "userxattr"}
         if not self._userxattr():
             defaults = dict(REFERENCE_OPTIONS)
             if asked.get("metacopy") != "on":
@@ -263,6 +318,8 @@ class _Mounted:
 
     def _checked_for_namespace(self, asked: dict[str, str]) -> dict[str, str]:
         if self._kind == "userns":
+            if self._stack.data_only:
+                raise Unsupported("a user namespace's overlay follows no redirect, so none into data-only lowers")
             for name, value in asked.items():
                 if (name == "redirect_dir" and value != "nofollow") or (name != "redirect_dir" and value == "on"):
                     raise Unsupported(f"a user namespace's overlay has no {name}={value}")
@@ -286,6 +343,22 @@ def enter_namespaces(kind: str) -> None:
     hostos.mount("none", "/", "", hostos.MS_REC | hostos.MS_PRIVATE)
 
 
+IMAGE_BYTES: Final = 320 << 20
+"""How big an image is at most: the least that mkfs.xfs takes. What is not written takes no room."""
+
+
+def mount_image(directory: str, filesystem: str) -> str:
+    """Make an image of a file system in `directory`, mount it beside that and return where."""
+    image, place = f"{directory}/image", f"{directory}/layers"
+    os.close(os.open(image, os.O_WRONLY | os.O_CREAT, 0o600))
+    os.truncate(image, IMAGE_BYTES)
+    os.mkdir(place)
+    commands = [f"mkfs.{filesystem}", "-q", image], ["mount", "-o", "loop,noatime", "-t", filesystem, image, place]
+    for command in commands:
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return place
+
+
 def _write(path: str, text: str) -> None:
     with open(path, "w", encoding="ascii") as stream:
         stream.write(text)
@@ -304,15 +377,17 @@ def answer(handler: Callable[..., Any], arguments: Sequence[Any]) -> tuple[str, 
 def main() -> None:
     """Prepare as the command line says, try one overlay, then serve until the socket closes."""
     connection = Connection(int(sys.argv[1]))
-    directory, kind = sys.argv[2:]
+    directory, kind, filesystem = sys.argv[2:]
     os.umask(0o022)
     try:
         enter_namespaces(kind)
         hostos.mount("overlayvfs-oracle", directory, "tmpfs", hostos.MS_NOATIME, "mode=755")
+        if filesystem != "tmpfs":
+            directory = mount_image(directory, filesystem)
         os.chdir(directory)
-        worker = Worker(kind)
+        worker = Worker(kind, directory, filesystem)
         worker.close(worker.open(Stack([{"/f": "x"}])))
-    except (OSError, Unsupported) as error:
+    except (OSError, Unsupported, subprocess.SubprocessError) as error:
         connection.send(("error", f"{type(error).__name__}: {error}"))
         return
     connection.send(("value", kind))
