@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from overlayvfs.testing import DIR, FRESH, WHITEOUT, call, directory, hardlink, raises_errno, symlink
+from overlayvfs.testing import DIR, FRESH, WHITEOUT, call, directory, file, hardlink, raises_errno, symlink
 
 
 def is_fresh(box, path):
@@ -173,6 +173,27 @@ def test_setxattr_on_an_indexed_hard_link_does_not_bring_its_name_up(box):
     assert "/y" not in box.upper_tree()
 
 
+@pytest.mark.parametrize("gone", ["removed", "replaced"])
+def test_fsetxattr_on_an_indexed_hard_link_does_not_bring_its_name_up(box, gone):
+    box.lower({"/x": "x", "/y": hardlink("/x"), "/s": "s"})
+    box.mount(index=True)
+    box.os.unlink("/x") if gone == "removed" else box.os.rename("/s", "/x")
+    fd = box.os.open("/y", os.O_RDONLY)
+    box.os.setxattr(fd, "user.q", b"w")
+    assert box.os.getxattr("/y", "user.q") == b"w"
+    assert "/y" not in box.upper_tree()
+
+
+def test_fchmod_on_an_indexed_hard_link_brings_its_own_name_up(box):
+    box.lower({"/x": "x", "/d/y": hardlink("/x")})
+    box.mount(index=True)
+    fd = box.os.open("/d/y", os.O_RDONLY)
+    box.os.chmod("/x", 0o600)
+    assert "/d/y" not in box.upper_tree()
+    box.os.fchmod(fd, 0o640)
+    assert box.upper_tree()["/x"] == hardlink("/d/y")
+
+
 def test_metacopy_names_of_one_file_share_whether_it_has_data(box):
     box.require_kept_upper()
     box.lower({"/f": "abc"})
@@ -180,6 +201,92 @@ def test_metacopy_names_of_one_file_share_whether_it_has_data(box):
     box.os.link("/f", "/g", follow_symlinks=False)
     box.write("/g", b"D", os.O_WRONLY)
     assert (box.read("/f"), box.read("/g")) == (b"Dbc", b"Dbc")
+
+
+def impure(box, path):
+    """Return the impure mark of an upper directory."""
+    node = box.upper_tree(impure=True).get(path + "/")
+    return None if node is None else node.marks.get("impure")
+
+
+def test_a_broken_hard_link_moved_elsewhere_makes_no_directory_impure(box):
+    box.lower({"/a/x": "x", "/a/y": hardlink("/a/x")})
+    box.mount(metacopy=True, redirect_dir="on")
+    box.os.mkdir("/d")
+    box.os.rename("/a/x", "/d/x")
+    assert impure(box, "/d") is None
+
+
+def test_listing_takes_the_mark_off_a_directory_without_copies(box):
+    box.require_origins()
+    box.lower({"/s": symlink("nowhere")})
+    box.upper({"/d/": DIR})
+    box.mount(separate=False)
+    box.os.rename("/s", "/d/s")
+    assert impure(box, "/d") == b"y"
+    box.os.rename("/d/s", "/s")
+    box.os.listdir("/d")
+    assert impure(box, "/d") is None
+
+
+@pytest.mark.parametrize(("path", "number"), [("/d/f", errno.EEXIST), ("/d/sub", errno.ENOTDIR)])
+def test_a_copy_up_that_comes_too_late_leaves_the_parent_impure(box, path, number):
+    box.lower({"/d/f": "x", "/d/sub/": DIR})
+    fd = box.os.open(path, os.O_RDONLY)
+    box.os.rmdir(path) if path == "/d/sub" else box.os.unlink(path)
+    assert impure(box, "/d") is None
+    with raises_errno(number):
+        box.os.fchmod(fd, 0o700)
+    assert impure(box, "/d") == b"y"
+
+
+# Data-only lowers.
+
+
+def test_contents_that_are_nowhere_stop_a_copy_up_before_it_begins(box):
+    box.lower({"/d/f": file("abc", metacopy=True, redirect="/nowhere")})
+    box.data_only({})
+    for act in (lambda: box.os.chmod("/d/f", 0o600), lambda: box.os.truncate("/d/f", 3)):
+        with raises_errno(errno.ENOENT):
+            act()
+    assert box.upper_tree() == {}
+
+
+def test_contents_redirected_to_a_symlink_are_enoent_through_one_eloop(box):
+    box.lower({
+        "/f": file("abc", metacopy=True, redirect="/link"),
+        "/g": file("abc", metacopy=True, redirect="/link/x"),
+        "/h": file("abc", metacopy=True, redirect="/dir/x"),
+    })  # fmt: skip
+    box.data_only({"/link": symlink("dir"), "/dir/x": "abc"})
+    assert box.read("/h") == b"abc"
+    for path, number in (("/f", errno.ENOENT), ("/g", errno.ELOOP)):
+        with raises_errno(number):
+            box.read(path)
+
+
+def test_marks_of_what_a_directory_of_the_upper_covers_do_not_count(box):
+    box.lower({"/e": file("abc", metacopy=True, redirect="//f"), "/d/": directory(redirect="/")})
+    box.data_only({})
+    box.upper({"/e/": DIR, "/d/": DIR})
+    assert box.os.listdir("/e") == box.os.listdir("/d") == []
+
+
+def test_truncate_to_the_size_of_an_empty_blob_keeps_the_mtime(box):
+    box.lower({"/f": file(bytes(10), metacopy=True, redirect="/blob")})
+    box.data_only({"/blob": ""})
+    box.mount(separate=False)
+    box.os.truncate("/f", 10)
+    assert not is_fresh(box, "/f")
+
+
+def test_opening_a_metadata_only_copy_of_an_empty_blob_keeps_the_mtime(box):
+    box.lower({"/q": file(bytes(3), metacopy=True, redirect="/blob")})
+    box.data_only({"/blob": ""})
+    box.mount(metacopy=True, redirect_dir="on")
+    box.os.rename("/q", "/s")
+    box.os.close(box.os.open("/s", os.O_RDWR))
+    assert not is_fresh(box, "/s")
 
 
 # Errors and their order.

@@ -3,6 +3,7 @@
 import errno
 import stat
 import time
+from collections.abc import Callable
 
 from overlayvfs.abi import oserror
 from overlayvfs.engine.copy_up import can_resize, copy_up
@@ -80,11 +81,22 @@ def truncate(mnt: Mount, dentry: Dentry, size: int) -> None:
     upper = copy_up(mnt, dentry, data=True)
     handle = upper.open(dentry.path, writable=True)
     try:
-        if size or handle.stat().st_size:
-            handle.truncate(size)
+        _cut(handle, size)
         drop_set_ids(mnt, handle)
     finally:
         handle.close()
+
+
+def _cut(handle: Handle, size: int) -> None:
+    """Do what truncate(2) does, which leaves the times of a file that had this size already to the file system."""
+    by_path: Callable[[int], None] | None = getattr(handle, "truncate_by_path", None)
+    if by_path is not None:
+        by_path(size)
+        return
+    st = handle.stat()
+    # As tmpfs does.
+    if size != st.st_size or st.st_blocks:
+        handle.truncate(size)
 
 
 def resize(mnt: Mount, handle: Handle, size: int) -> None:

@@ -39,7 +39,12 @@ def copy_up(mnt: Mount, dentry: Dentry, *, size: int | None = None, data: bool =
     """
     upper = mnt.writable_upper()
     if not dentry.has_upper:
+        if dentry.lower_file is not None:
+            # Whether or not they are taken from there yet, the contents have to be there (ovl_verify_lowerdata).
+            mnt.lowers.data_of(dentry.lower_file)
         if dentry.unlinked:
+            if dentry.parent is not None and not dentry.parent.unlinked:
+                set_impure(mnt, upper, dentry.parent)
             raise oserror(_in_the_way(upper, dentry), reason="the name was removed before anything was copied up")
         assert dentry.parent is not None
         copy_up(mnt, dentry.parent)
@@ -78,7 +83,8 @@ def _in_the_way(upper: UpperLayer, dentry: Dentry) -> int:
 
 def can_resize(mnt: Mount, dentry: Dentry) -> bool:
     """Tell whether copy_up can show a regular file at another size at once: no name of it is in the upper yet."""
-    return not dentry.has_upper and not index.wants_index(mnt, dentry)
+    lower = dentry.lower_file
+    return not dentry.has_upper and not index.wants_index(mnt, dentry) and not (lower is not None and lower.is_metacopy)
 
 
 def _copy_up_one(
@@ -90,9 +96,6 @@ def _copy_up_one(
     st = mnt.lowers.stat_of(lower)
     layer, lower_path = real(mnt, dentry)
     metacopy = mnt.options.metacopy and dentry.is_file and not data and size is None
-    if metacopy and isinstance(lower, LowerFile):
-        # Nothing is taken from there yet, but it has to be there.
-        mnt.lowers.data_of(lower)
     keeps_origin = dentry.is_dir or st.st_nlink == 1 or entry is not None
     inode = live_inode(mnt, dentry)
     handle: Handle | None = None
@@ -217,7 +220,8 @@ def _fill(mnt: Mount, upper: UpperLayer, dentry: Dentry, handle: Handle, has: in
         length = min(length, mnt.lowers.layer(number).lstat(path).st_size)
     if length:
         _copy_data(upper, mnt.lowers.layer(number), path, handle, length, _progress(mnt, dentry, length))
-    if size > length:
+    # A metacopy file has its size already, and where nothing is written its mtime stays.
+    if size > length and handle.stat().st_size != size:
         handle.truncate(size)
     if size and not mnt.options.volatile:
         handle.sync()

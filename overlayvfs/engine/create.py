@@ -7,6 +7,7 @@ from collections.abc import Callable
 from overlayvfs.abi import RENAME_EXCHANGE, Stat, oserror
 from overlayvfs.engine.copy_up import copy_up, set_impure
 from overlayvfs.engine.dentry import Dentry
+from overlayvfs.engine.inode import has_origin
 from overlayvfs.engine.lowers import look
 from overlayvfs.engine.mount import Mount
 from overlayvfs.engine.permission import may_create, may_link
@@ -185,7 +186,7 @@ def link(mnt: Mount, source: Dentry, parent: Dentry, name: str) -> None:
     copy_up(mnt, parent)
     set_link_redirect(mnt, upper, source)
     path = f"{parent.path}/{name}"
-    if source.lower is not None:
+    if has_origin(mnt, source):
         set_impure(mnt, upper, parent)
     if look(upper, path) is None:
         upper.link(source.path, path)

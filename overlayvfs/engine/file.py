@@ -275,7 +275,7 @@ class File:
             self._check_open()
             self._mnt.writable_upper()
             stored = xattr.stored_name(self._mnt, self.dentry.kind, self.stat(), name, writing=True)
-            with self._changeable() as handle:
+            with self._changeable(by_inode=True) as handle:
                 handle.setxattr(stored, value, flags)
 
     def removexattr(self, name: str) -> None:
@@ -286,7 +286,7 @@ class File:
             stored = xattr.stored_name(self._mnt, self.dentry.kind, self.stat(), name, writing=True)
             with self._real() as handle:
                 handle.getxattr(stored)
-            with self._changeable() as handle:
+            with self._changeable(by_inode=True) as handle:
                 handle.removexattr(stored)
 
     def sync(self) -> None:
@@ -352,9 +352,14 @@ class File:
                 handle.close()
 
     @contextmanager
-    def _changeable(self) -> Iterator[Handle]:
-        """Give a handle on the real object in the upper, copied up if need be; EEXIST if its name went before that."""
-        if self.inode is None or not self.inode.in_upper:
+    def _changeable(self, *, by_inode: bool = False) -> Iterator[Handle]:
+        """Give a handle on the real object in the upper, copied up if need be; EEXIST if its name went before that.
+
+        `by_inode`: of one of several lower hard links it is enough that the index has the inode (ovl_xattr_set),
+        where otherwise this name is to be in the upper (ovl_setattr).
+        """
+        inode_is_up = self.inode is not None and self.inode.in_upper
+        if not inode_is_up or not (by_inode or self.dentry.has_upper):
             try:
                 copy_up(self._mnt, self.dentry)
             except Torn as torn:

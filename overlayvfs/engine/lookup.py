@@ -133,7 +133,7 @@ def _upper_dir(mnt: Mount, upper: UpperLayer, path: str, parent: Dentry, name: s
             raise oserror(errno.EPERM, reason=f"{path} in the upper has a redirect and redirect_dir=nofollow")
         lower = mnt.lowers.resolve(parent.lower_dir, dentry.redirect)
     else:
-        lower = None if parent.lower_dir is None else mnt.lowers.lookup(parent.lower_dir, name)
+        lower = None if parent.lower_dir is None else mnt.lowers.lookup_dir(parent.lower_dir, name)
     if isinstance(lower, LowerDir):
         dentry.lower = lower
         # Linux marks the directory as soon as it has found one to merge with, whatever comes below that.

@@ -154,6 +154,19 @@ class LowerStack:
             parent.children[name] = found
         return found
 
+    def lookup_dir(self, parent: LowerDir, name: str) -> Lower | None:
+        """Return what a directory of this name in the upper merges with; errors are as for lookup.
+
+        Anything but a directory ends the search here, whatever its marks.
+        """
+        if not self._data_only:
+            try:
+                # Shared with those who ask for the lowers alone, and the same unless what is first is no directory.
+                return self.lookup(parent, name)
+            except OSError:
+                pass
+        return self.resolve(parent, name)
+
     def resolve(self, parent: LowerDir | None, redirect: str, *, metacopy: bool = False) -> Lower | None:
         """Return what an upper object with this redirect mark merges with or takes its data from.
 

@@ -41,7 +41,10 @@ def list_dir(mnt: Mount, dentry: Dentry, left_out: LeftOut | None = None) -> lis
         return [entry for _, entry in merged]
     impure = _is_impure(mnt, dentry)
     if len(places) == 1 and not dentry.is_merged:
-        return [_real_entry(mnt, dentry, number, entry, impure=impure) for number, entry in merged]
+        shown = [_real_entry(mnt, dentry, number, entry, impure=impure) for number, entry in merged]
+        if impure and all(entry.d_ino == own.d_ino for entry, (_, own) in zip(shown, merged, strict=True)):
+            _forget_impure(mnt, dentry)
+        return shown
     if left_out is None:
         left_out = mnt.names.left_out.get(dentry) or LeftOut()
     return _numbered(mnt, dentry, merged, left_out, remapped=mnt.numbers.bits > 0, impure=impure)
@@ -154,6 +157,19 @@ def _is_impure(mnt: Mount, dentry: Dentry) -> bool:
         # Numbers of several file systems side by side: Linux doesn't look any up (ovl_same_dev).
         return False
     return dentry.impure or get_mark(mnt.upper, dentry.path, mnt.marks.impure) is not None
+
+
+def _forget_impure(mnt: Mount, dentry: Dentry) -> None:
+    """Take the impure mark off a directory that holds no copies any more (ovl_cache_get_impure)."""
+    assert mnt.upper is not None
+    # One that was merged itself is listed as if it still were (OVL_WHITEOUTS), and keeps the mark.
+    if get_mark(mnt.upper, dentry.path, mnt.marks.origin) is not None:
+        return
+    dentry.impure = False
+    try:
+        mnt.upper.removexattr(dentry.path, mnt.marks.impure)
+    except OSError:
+        pass  # a mark too many costs the next listing some lookups
 
 
 def _real_entry(mnt: Mount, parent: Dentry, number: int, entry: Dirent, *, impure: bool) -> Dirent:

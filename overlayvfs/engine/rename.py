@@ -9,7 +9,7 @@ from overlayvfs.abi import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, o
 from overlayvfs.engine import index
 from overlayvfs.engine.copy_up import copy_up, set_impure
 from overlayvfs.engine.dentry import Dentry
-from overlayvfs.engine.inode import inode_key, is_metacopy
+from overlayvfs.engine.inode import has_origin, inode_key, is_metacopy
 from overlayvfs.engine.lookup import lookup
 from overlayvfs.engine.lowers import look
 from overlayvfs.engine.mount import Mount
@@ -128,7 +128,7 @@ def _replace(mnt: Mount, old: Dentry, new: Dentry | None, new_parent: Dentry, ne
     copy_up(mnt, new_parent)
     links_left = None if new is None else prepare_unlink(mnt, new)
     leaves_whiteout = shows_below(mnt, old)
-    if old_parent is not new_parent and old.lower is not None:
+    if old_parent is not new_parent and has_origin(mnt, old):
         set_impure(mnt, upper, new_parent)
     path = f"{new_parent.path}/{new_name}"
     over_whiteout = new is None and look(upper, path) is not None
@@ -181,9 +181,9 @@ def _exchange(mnt: Mount, old: Dentry, new: Dentry) -> None:
     copy_up(mnt, new)
     same_dir = old_parent is new_parent
     if not same_dir:
-        if old.lower is not None:
+        if has_origin(mnt, old):
             set_impure(mnt, upper, new_parent)
-        if new.lower is not None:
+        if has_origin(mnt, new):
             set_impure(mnt, upper, old_parent)
     _mark_directory(mnt, upper, old, new_parent, same_dir=same_dir)
     _mark_directory(mnt, upper, new, old_parent, same_dir=same_dir)

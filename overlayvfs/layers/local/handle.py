@@ -116,6 +116,15 @@ class HostHandle:
             raise oserror(errno.EBADF)  # ftruncate(2) says EINVAL
         os.ftruncate(self.fd, size)
 
+    def truncate_by_path(self, size: int) -> None:
+        """Call truncate(2), not ftruncate(2): what happens to the times is up to the file system."""
+        self._check_has_data()
+        try:
+            os.truncate(path_of(self.fd), size)
+        except PermissionError:
+            # The rights to open it were lent.
+            self.truncate(size)
+
     def seek_extent(self, offset: int, whence: int) -> int:
         self._check_has_data()
         return os.lseek(self.fd, offset, whence)
