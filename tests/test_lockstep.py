@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import Phase, settings
 
-from overlayvfs.testing.bodies import EngineOnHost, EngineOnMemory
+from overlayvfs.testing.bodies import EngineOnMemory
 from overlayvfs.testing.coverage import OPERATIONS, SOURCES, TARGETS, Coverage
 from overlayvfs.testing.kernel import Kernel
 from overlayvfs.testing.lockstep import Divergence, run_random
+from overlayvfs.testing.longrun import maker
 from overlayvfs.testing.machine import SETTINGS, machine
 from overlayvfs.testing.ops import call
 from overlayvfs.testing.random_stacks import Profile
@@ -31,26 +32,33 @@ PROFILES = {
     "marks-separate": Profile(marks=True, separate=True),
     "credentials": Profile(credentials=True),
 }
-FIXED = 200
-"""Sequences of fixed seeds for each profile and body: together they may take two or three minutes."""
-
-BODIES = {"memory": EngineOnMemory, "host": EngineOnHost}
-
-FIXED_SHARES = [
-    (body, profile)
-    for body in BODIES
-    for profile in PROFILES
-    # Host layers on file systems of their own would need mounts.
-    if not (body == "host" and PROFILES[profile].separate)
-]
-
-
+ALL = {"redirect_dir": "on", "index": "on", "metacopy": "on"}
+OPTIONS = {
+    "redirect_dir=on": Profile({"redirect_dir": "on"}, marks=True, hostile=True),
+    "redirect_dir=follow": Profile({"redirect_dir": "follow"}, marks=True, hostile=True),
+    "redirect_dir=nofollow": Profile({"redirect_dir": "nofollow"}, marks=True, hostile=True),
+    "index=on": Profile({"index": "on"}, marks=True, hostile=True),
+    "metacopy=on": Profile({"metacopy": "on"}, marks=True, hostile=True),
+    "xino=on": Profile({"xino": "on"}, separate=True, marks=True),
+    "all": Profile(ALL, marks=True, hostile=True),
+    "all-separate": Profile({**ALL, "xino": "on"}, separate=True, marks=True),
+    "all-remounts": Profile(ALL, marks=True, remounts=True),
+    "data-only": Profile(data_only=True, marks=True, hostile=True),
+    "data-only-metacopy": Profile({"metacopy": "on"}, data_only=True, marks=True),
+    "data-only-read-only": Profile(data_only=True, read_only=True),
+}
 ROTATING = {
     **{name: replace(profile, closing=True) for name, profile in PROFILES.items() if not profile.read_only},
     "redirects": Profile(options={"redirect_dir": "on"}, hostile=True, closing=True),
     "metacopy": Profile(options={"metacopy": "on"}, closing=True),
 }
 """What both sides are given while the layers of both rotate: every mark that one step leaves is read by the next."""
+SHARE = 200
+FIXED = {**dict.fromkeys(PROFILES, SHARE), **dict.fromkeys(OPTIONS, 80)}
+"""Sequences of fixed seeds for each profile and body: together they may take three or four minutes."""
+
+PROFILES |= OPTIONS
+BODIES = ("memory", "host")
 
 
 def run_seeds(oracle, make_box, profile, seeds, tally):
@@ -59,10 +67,12 @@ def run_seeds(oracle, make_box, profile, seeds, tally):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("on", "profile"), FIXED_SHARES)
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("on", BODIES)
 def test_fixed_seeds_show_no_divergence(oracle: Kernel, on: str, profile: str):
     tally = Tally()
-    run_seeds(oracle, BODIES[on], PROFILES[profile], range(FIXED), tally)
+    manner = PROFILES[profile]
+    run_seeds(oracle, maker(on, oracle, manner, 0), manner, range(FIXED[profile]), tally)
     print(f"{on}, {profile}: {tally}")
 
 
@@ -75,7 +85,7 @@ def test_a_few_sequences_of_every_profile_show_no_divergence(oracle: Kernel):
 @pytest.mark.parametrize("profile", ROTATING)
 def test_fixed_seeds_show_no_divergence_while_layers_rotate(oracle: Kernel, profile: str):
     tally = Tally()
-    run_seeds(oracle, RotatingEngine, ROTATING[profile], range(FIXED), tally)
+    run_seeds(oracle, RotatingEngine, ROTATING[profile], range(SHARE), tally)
     print(f"rotating, {profile}: {tally}")
 
 
