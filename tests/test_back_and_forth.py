@@ -173,10 +173,11 @@ def test_truncate_to_the_same_size_leaves_the_times_to_the_file_system(kernel: K
     for engine_first in (True, False):
         box = BackAndForth(kernel, engine_first=engine_first)
         box.upper({"/empty": "", "/three": "abc"})
-        box.lower({"/low": ""})
-        for path, size in (("/empty", 0), ("/three", 3), ("/low", 0)):
+        box.lower({"/low": "", "/low three": "abc"})
+        sizes = {"/empty": 0, "/three": 3, "/low": 0, "/low three": 3}
+        for path, size in sizes.items():
             box.os.truncate(path, size)
-        seen.append([box.os.stat(path).st_mtime_ns >= FRESH for path in ("/empty", "/three", "/low")])
+        seen.append([box.os.stat(path).st_mtime_ns >= FRESH for path in sizes])
         box.finish()
     assert seen[0] == seen[1]
 

@@ -6,6 +6,7 @@ import stat
 
 import pytest
 
+from overlayvfs.abi import RENAME_EXCHANGE
 from overlayvfs.testing import DIR, FRESH, WHITEOUT, call, directory, file, hardlink, raises_errno, symlink
 
 
@@ -232,6 +233,7 @@ def test_listing_takes_the_mark_off_a_directory_without_copies(box):
 @pytest.mark.parametrize(("path", "number"), [("/d/f", errno.EEXIST), ("/d/sub", errno.ENOTDIR)])
 def test_a_copy_up_that_comes_too_late_leaves_the_parent_impure(box, path, number):
     box.lower({"/d/f": "x", "/d/sub/": DIR})
+    box.require_posix()
     fd = box.os.open(path, os.O_RDONLY)
     box.os.rmdir(path) if path == "/d/sub" else box.os.unlink(path)
     assert impure(box, "/d") is None
@@ -250,6 +252,14 @@ def test_contents_that_are_nowhere_stop_a_copy_up_before_it_begins(box):
         with raises_errno(errno.ENOENT):
             act()
     assert box.upper_tree() == {}
+
+
+def test_contents_that_are_nowhere_stop_an_exchange_once_the_parents_are_up(box):
+    box.lower({"/d/f": file("abc", metacopy=True, redirect="/nowhere"), "/g": "x"})
+    box.data_only({})
+    with raises_errno(errno.ENOENT):
+        box.os.renameat2("/g", "/d/f", RENAME_EXCHANGE)
+    assert box.upper_tree() == {"/d/": DIR, "/g": "x"}
 
 
 def test_contents_redirected_to_a_symlink_are_enoent_through_one_eloop(box):

@@ -74,8 +74,8 @@ def truncate(mnt: Mount, dentry: Dentry, size: int) -> None:
         raise oserror(errno.EINVAL)
     mnt.writable_upper()
     may(mnt, dentry, WRITE)
-    # Of an empty file cut to nothing truncate(2) keeps the times, and what a handle does is ftruncate(2).
-    if can_resize(mnt, dentry) and (size or attributes(mnt, dentry).st_size):
+    # What becomes of the times of a file that has this size already is for the upper to say.
+    if can_resize(mnt, dentry) and size != attributes(mnt, dentry).st_size:
         copy_up(mnt, dentry, size=size, data=True)
         return
     upper = copy_up(mnt, dentry, data=True)

@@ -178,6 +178,8 @@ def _exchange(mnt: Mount, old: Dentry, new: Dentry) -> None:
     old_parent, new_parent = old.parent, new.parent
     assert old_parent is not None and new_parent is not None
     upper = copy_up(mnt, old)
+    # Also if `new` itself can't be copied up.
+    copy_up(mnt, new_parent)
     copy_up(mnt, new)
     same_dir = old_parent is new_parent
     if not same_dir:
