@@ -71,7 +71,8 @@ def parse_redirect(value: bytes) -> str:
     if text.startswith("/"):
         well_formed = all(text[1:].split("/"))
     else:
-        well_formed = bool(text) and "/" not in text
+        # A name that is nothing but its end is well-formed, and can't be looked up (EACCES).
+        well_formed = bool(value) and "/" not in text
     if not well_formed:
         raise oserror(errno.EINVAL, reason=f"malformed redirect {text!r}")
     return text

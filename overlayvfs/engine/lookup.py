@@ -186,7 +186,8 @@ def _find_data(mnt: Mount, upper: UpperLayer, path: str, dentry: Dentry, origin:
         raise oserror(errno.EPERM, reason=f"{path} in the upper is a metacopy file and metacopy=off")
     if value is not None and not mnt.lowers.follow:
         raise oserror(errno.EPERM, reason=f"{path} in the upper has a redirect and redirect_dir=nofollow")
-    lower = mnt.lowers.resolve(dentry.parent.lower_dir, dentry.redirect or dentry.name, metacopy=True)
+    place = dentry.name if dentry.redirect is None else dentry.redirect
+    lower = mnt.lowers.resolve(dentry.parent.lower_dir, place, metacopy=True)
     if not isinstance(lower, LowerFile):
         raise oserror(errno.EIO, reason=f"{path} in the upper is a metacopy file without data in the lowers")
     if mnt.has_index and origin is not None and not _is_same(mnt, origin, lower):

@@ -399,8 +399,8 @@ class LowerStack:
         self, number: int, path: str, prefix: str, rest: str, search: _Search
     ) -> tuple[str, Stat] | None:
         """Look at one object and decide what the layers below still may add (ovl_lookup_single)."""
-        if path.endswith(("/.", "/..")):
-            raise oserror(errno.EACCES, reason=f"redirect {search.name!r} climbs")
+        if path.endswith(("/.", "/..", "/")):
+            raise oserror(errno.EACCES, reason=f"redirect {search.name!r} climbs, or leads to no name")
         layer = self.layer(number)
         st = look(layer, path)
         if st is None:
