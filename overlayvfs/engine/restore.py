@@ -52,6 +52,8 @@ def _restore(mnt: Mount, upper: UpperLayer, then: Mount, source: UpperLayer) -> 
             upper.mkdir(staged_index, 0o700, 0, 0)
             pairs += index_pair(then, staged_index)
         numbers = duplicate(source, upper, pairs)
+        # The root itself stays, and stands for the root there was.
+        numbers[upper.lstat("").st_ino] = numbers.pop(upper.lstat(staged).st_ino)
         _keep_for_descriptors(mnt)
         swap = _Swap(mnt, upper)
         try:
