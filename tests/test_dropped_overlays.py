@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-COLLECT_EVERYWHERE = """
+OVERLAYS = """
 import gc
 from overlayvfs import MemoryFS, OverlayFS
 
@@ -21,10 +21,42 @@ for number in range(40):
 print(target.readtext("f"))
 """
 
+FILES = """
+import gc, os
+from overlayvfs import MemoryFS, OverlayFS
+
+class Dropped:
+    pass
+
+with OverlayFS([MemoryFS()], MemoryFS()) as ofs:
+    for every in (2, 13):
+        gc.set_threshold(every)
+        for number in range(400):
+            dropped = Dropped()
+            dropped.itself = dropped
+            dropped.file = ofs.os.fdopen(ofs.os.open(f"/f{number % 7}", os.O_RDWR | os.O_CREAT), "wb")
+            dropped.file.write(b"not flushed")
+            del dropped
+            ofs.os.mkdir(f"/{number}")
+            ofs.os.symlink("target", f"/{number}/link")
+            ofs.os.unlink(f"/{number}/link")
+            ofs.os.rmdir(f"/{number}")
+    print(sorted(ofs.listdir("/")))
+"""
+
+
+def output_of(script):
+    """Run in a process of its own, which can be ended if it hangs."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
 
 def test_an_overlay_collected_while_others_are_counted_locks_nobody_out():
-    # In a process of its own, which can be ended if it hangs.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", COLLECT_EVERYWHERE]
-    run = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=120)
-    assert (run.returncode, run.stdout) == (0, "39\n"), run.stderr
+    assert output_of(OVERLAYS) == "39\n"
+
+
+def test_a_file_collected_in_the_middle_of_a_verb_locks_nobody_out():
+    assert output_of(FILES) == f"{[f'f{number}' for number in range(7)]}\n"

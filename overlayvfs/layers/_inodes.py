@@ -13,6 +13,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from overlayvfs.abi import PAGE_SIZE, Stat, StatVfs, anonymous_dev, oserror
@@ -203,6 +204,9 @@ class Superblock:
 
     `blocks_used` (pages) is kept by whoever changes a content; `opens` counts the open handles of each inode, `moves`
     how often a directory lost its path, right after it did: until then a path leads to the inode it led to.
+
+    A collector's run can end anything in the middle of a verb. So `lock` is one that its thread may take again, and
+    `in_a_verb` tells whether this thread has it: what is not to happen in between then waits or is refused.
     """
 
     __slots__ = (
@@ -214,6 +218,7 @@ class Superblock:
         "_space_left",
         "blocks_used",
         "dev",
+        "in_a_verb",
         "key",
         "lock",
         "max_blocks",
@@ -248,7 +253,9 @@ class Superblock:
         self.key = next(_superblock_keys)
         # Numbers made after a fork mean different files in parent and child: their handles must differ.
         self._generation = self.key & 0xFFFFFFFF
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        # Of RLock's C code since 3.2, and what threading.Condition asks: no public name tells as much.
+        self.in_a_verb: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]
         self.opens: dict[int, int] = {}
         self.moves = 0
         self._orphans: set[int] = set()
@@ -456,7 +463,7 @@ class Superblock:
         """Unpin for a handle that was never closed, at any moment: now if the lock is free, else with the next verb."""
         # A collector run may call this in the middle of a verb of the same thread.
         self._dropped.append(ino)
-        if self.lock.acquire(blocking=False):
+        if not self.in_a_verb() and self.lock.acquire(blocking=False):
             try:
                 self.reap()
             finally:

@@ -41,6 +41,9 @@ class MemoryHandle:
         superblock = self._superblock
         if superblock is not None:
             self._superblock = None
+            if superblock.in_a_verb():
+                superblock.drop(self._ino)
+                return
             with superblock.lock:
                 if self._in_pieces:
                     superblock.seal(self._ino)
@@ -54,7 +57,14 @@ class MemoryHandle:
         return content.pread(size, offset)
 
     def pwrite(self, data: bytes | memoryview, offset: int) -> int:
-        """Write all of `data` or nothing. EBADF (closed or read-only) EFBIG EINVAL (no regular file) ENOSPC."""
+        """Write all of `data` or nothing.
+
+        Raises:
+            EBADF: closed, or read-only.
+            EFBIG, EINVAL (no regular file), ENOSPC.
+            EDEADLK: a collector's run flushes a dropped file in the middle of another verb of its thread.
+
+        """
         superblock = self._superblock
         if superblock is None or not self._writable:
             raise oserror(errno.EBADF)
@@ -63,6 +73,8 @@ class MemoryHandle:
             return 0
         if offset + length > _SIZE_MAX:
             raise oserror(errno.EFBIG)
+        if superblock.in_a_verb():
+            raise oserror(errno.EDEADLK)
         with superblock.lock:
             inode, content = superblock.own_file(self._ino)
             before = content.pages
