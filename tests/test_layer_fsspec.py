@@ -12,11 +12,13 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 from plainfs import by_keys, on_host, shown
 from test_layer_pyfs import PlainUpper
 
+from overlayvfs import OverlayFS
 from overlayvfs.abi import O_CREAT, O_RDONLY, O_RDWR, O_TRUNC, is_whiteout
 from overlayvfs.engine.overlay import Overlay
 from overlayvfs.layers.base import Layer
@@ -384,6 +386,22 @@ def test_archive_in_fsspec_is_a_lower(tmp_path):
 
 
 # Opening
+
+
+@pytest.mark.parametrize("prefix", ["", "/"])
+def test_a_directory_of_a_file_system_is_one_all_the_way_down(tmp_path, prefix):
+    (tmp_path / "lower/d/e").mkdir(parents=True)
+    (tmp_path / "lower/d/e/f").write_text("deep")
+    (tmp_path / "upper").mkdir()
+    host = fsspec.filesystem("file")
+    lower, upper = (DirFileSystem(f"{tmp_path}/{name}{prefix}", host) for name in ("lower", "upper"))
+    with OverlayFS([lower], upper) as ofs:
+        assert list(ofs.walk.files()) == ["/d/e/f"]
+        ofs.appendtext("d/e/f", "er")
+        ofs.makedirs("x/y")
+        ofs.removetree("x")
+    assert (tmp_path / "upper/d/e/f").read_text() == "deeper"
+    assert (tmp_path / "lower/d/e/f").read_text() == "deep"
 
 
 def test_two_layers_over_one_directory_are_the_same():

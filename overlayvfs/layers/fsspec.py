@@ -159,7 +159,7 @@ class _FsspecFS(FS):
             if name.strip("/") == where.strip("/"):
                 if one["type"] != "directory" and not str(one["name"]).endswith("/"):
                     raise errors.DirectoryExpected(path)
-            elif _is_shown(one) and not name.endswith(f"/{_KEEPER}"):
+            elif _is_shown(one) and name.rpartition("/")[2] != _KEEPER:
                 found.append(_info(name.rpartition("/")[2], one))
         return iter(found[slice(*page)] if page else found)
 
@@ -227,7 +227,9 @@ class _FsspecFS(FS):
         self.getinfo(path)
 
     def _where(self, path: str) -> str:
-        return f"{self._root}{path.rstrip('/')}" or str(self._store.root_marker)
+        marker = str(self._store.root_marker)
+        # Where the root is called "", no path begins with a slash (DirFileSystem puts its own before it).
+        return (f"{self._root}{path.rstrip('/')}" if self._root or marker else path.strip("/")) or marker
 
 
 class _Reader(io.RawIOBase):
