@@ -74,6 +74,23 @@ def test_copy_up_syncs_the_data_unless_volatile(
     assert syncs.count == expected
 
 
+def test_copy_up_syncs_the_data_before_it_shows_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for name in ("fsync", "fdatasync", "rename"):
+
+        def call(*args, real=getattr(os, name), name=name, **kwargs):
+            seen.append(name)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, call)
+    (place / "low/z").write_text("low")
+    with mounted(place) as ofs:
+        seen.clear()
+        ofs.os.chmod("/z", 0o600)
+        assert (place / "up/z").read_text() == "low"
+    assert [name.removeprefix("fdata").removeprefix("f") for name in seen[:2]] == ["sync", "rename"]
+
+
 @pytest.mark.parametrize(("volatile", "expected"), [(False, 1), (True, 0)])
 def test_fsync_reaches_the_upper_unless_volatile(
     place: Path, monkeypatch: pytest.MonkeyPatch, volatile: bool, expected: int

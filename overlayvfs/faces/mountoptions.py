@@ -17,7 +17,7 @@ _LOWER: Final = re.compile(r"(?:[^:\\]|\\.|\\$)+", re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _SPECIAL: Final = re.compile(r"[\\,:]")
 
-_FLAGS: Final = ("userxattr", "volatile")
+_FLAGS: Final = ("volatile", "userxattr")
 _SWITCHES: Final = ("redirect_dir", "index", "metacopy", "xino")
 
 
@@ -36,6 +36,9 @@ def parse(text: str) -> dict[str, Any]:
         name, has_value, value = option.partition("=")
         if name in _FLAGS and not has_value:
             arguments[name] = True
+        elif option == "fsync=volatile":
+            # How newer kernels show "volatile".
+            arguments["volatile"] = True
         elif name == "lowerdir" and value:
             lowers, data_only = _split_lowers(value)
             spelling.add(name)
@@ -68,9 +71,12 @@ def spelt(
         words.append(f"workdir={_escaped(workdir)}")
     if options.redirect_dir != "off":
         words.append(f"redirect_dir={options.redirect_dir}")
-    words += [f"{name}=on" for name in ("index", "metacopy") if getattr(options, name)]
+    if options.index:
+        words.append("index=on")
     if options.xino != "auto":
         words.append(f"xino={options.xino}")
+    if options.metacopy:
+        words.append("metacopy=on")
     words += [name for name in _FLAGS if getattr(options, name)]
     return ",".join(words)
 
