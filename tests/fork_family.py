@@ -169,7 +169,8 @@ class Member:
         theirs = kernel.collect()
         pairs = zip(self.outcomes, theirs.outcomes, strict=True)
         ours = [expected if outcome is None else outcome for outcome, expected in pairs]
-        return compare(Transcript(ours, snapshots), theirs, self.ops)
+        impure = kernel.tells_impure and self.box.tells_impure
+        return compare(Transcript(ours, snapshots), theirs, self.ops, impure=impure)
 
     def _upper(self) -> Snapshot:
         layer = self.box._overlay._overlay._mnt.upper
