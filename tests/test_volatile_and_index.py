@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,13 +77,12 @@ def test_copy_up_syncs_the_data_unless_volatile(
 
 def test_copy_up_syncs_the_data_before_it_shows_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
+
+    def noting(name: str, real: Callable[..., object]) -> Callable[..., object]:
+        return lambda *args, **kwargs: (seen.append(name), real(*args, **kwargs))[1]
+
     for name in ("fsync", "fdatasync", "rename"):
-
-        def call(*args, real=getattr(os, name), name=name, **kwargs):
-            seen.append(name)
-            return real(*args, **kwargs)
-
-        monkeypatch.setattr(os, name, call)
+        monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
     (place / "low/z").write_text("low")
     with mounted(place) as ofs:
         seen.clear()
