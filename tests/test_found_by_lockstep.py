@@ -282,6 +282,18 @@ def test_marks_of_what_a_directory_of_the_upper_covers_do_not_count(box):
     assert box.os.listdir("/e") == box.os.listdir("/d") == []
 
 
+def test_a_link_of_a_metadata_only_copy_is_looked_up_and_may_lead_nowhere(box):
+    box.require_kept_upper()
+    box.lower({"/e/": directory(redirect="//d"), "/e/f": file(bytes(3), metacopy=True, redirect="/blob")})
+    box.data_only({"/blob": "abc"})
+    box.upper({"/e/": DIR})
+    box.mount(metacopy=True, redirect_dir="on")
+    box.os.link("/e/f", "/n", follow_symlinks=False)
+    assert box.os.lstat("/e/f").st_nlink == 2
+    with raises_errno(errno.EINVAL):
+        box.os.lstat("/n")
+
+
 def test_truncate_to_the_size_of_an_empty_blob_keeps_the_mtime(box):
     box.lower({"/f": file(bytes(10), metacopy=True, redirect="/blob")})
     box.data_only({"/blob": ""})

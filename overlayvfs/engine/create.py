@@ -198,4 +198,7 @@ def link(mnt: Mount, source: Dentry, parent: Dentry, name: str) -> None:
     twin = Dentry(name, parent, True, source.lower, source.kind)
     twin.metacopy, twin.redirect = source.metacopy, source.redirect
     parent.children[name] = twin
+    if source.metacopy:
+        # As Linux does of every link (ovl_instantiate): whether its redirect leads to the contents shows at a lookup.
+        del parent.children[name]
     mnt.names.changed(twin)
