@@ -13,7 +13,7 @@ demo: $(VENV)/installed  ## overlayvfs demo
 	$(BIN)/overlayvfs demo
 
 check: $(VENV)/installed  ## everything CI runs
-	$(PYTEST) --kernel-seconds 120
+	$(PYTEST) --kernel-seconds 45
 
 test: $(VENV)/installed  ## the tests without the slow ones
 	$(PYTEST) -m "not slow"
