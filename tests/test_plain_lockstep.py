@@ -128,6 +128,8 @@ def host(tree: Tree, stack: ExitStack) -> Any:
 def store(tree: Tree, stack: ExitStack) -> Any:
     files, top = MemoryFileSystem(), f"/lockstep-{next(_numbers)}"
     files.mkdir(top)
+    # All of them are one store, which looks through everything it holds for each listing.
+    stack.callback(files.rm, top, recursive=True)
     for path, data in spelled(tree).items():
         files.mkdir(top + path) if data is None else files.pipe_file(top + path, data)
     return FsspecLayer(files, top)
