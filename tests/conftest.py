@@ -1,8 +1,13 @@
 from importlib.util import find_spec
+from shutil import which
 
 pytest_plugins = ["overlayvfs.testing.plugin"]
 
 
-def pytest_report_header() -> str:
-    missing = [name for name in ("moto", "s3fs", "fs_s3fs") if find_spec(name) is None]
-    return f"overlayvfs on S3: {f'not tested, for want of {missing} (extra [test])' if missing else 'tested'}"
+def pytest_report_header() -> list[str]:
+    packages = [name for name in ("moto", "s3fs", "fs_s3fs") if find_spec(name) is None]
+    commands = [name for name in ("mkfs.ext4", "mkfs.xfs") if which(name) is None]
+    return [
+        f"overlayvfs on S3: {f'not tested, for want of {packages} (extra [test])' if packages else 'tested'}",
+        f"overlayvfs on ext4 and xfs: {f'not tested, for want of {commands}' if commands else 'tested, where loop devices are'}",
+    ]
