@@ -138,9 +138,7 @@ BUGS = {
         'return self.prefix + "overlay." + name[len(self.prefix) :] if name.startswith(self.prefix) else name',
         "return name",
     ),
-    "XATTR_CREATE replaces": Bug(
-        xattr.set_value, "mnt.marks.escape(name), value, flags)", "mnt.marks.escape(name), value, 0)"
-    ),
+    "XATTR_CREATE replaces": Bug(xattr.set_value, "stored, value, flags)", "stored, value, 0)"),
     "O_TRUNC keeps the mtime": Bug(attr.resize, "time.time_ns()", "st.st_mtime_ns"),
     "O_APPEND writes where the position is": Bug(
         file.File.write, "if self.flags & O_APPEND and len(data):", "if False:"

@@ -38,3 +38,8 @@ def test_a_planted_bug_is_found_without_a_kernel(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", ["rename leaves no whiteout", "copy up loses the owner"])
 def test_an_easy_bug_is_found_at_once_without_a_kernel(monkeypatch: pytest.MonkeyPatch, name: str):
     assert what_shows(Model(), monkeypatch, name)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_bug_can_be_planted_where_it_was(name: str):
+    assert BUGS[name].code() is not BUGS[name].function.__code__
